@@ -1,0 +1,41 @@
+# Everything runs in .venv, which `make env` creates or refreshes from the pinned requirements.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+OUT := _build/reproduced
+
+.PHONY: env reproduce test book bench lint notebooks clean
+
+env: .venv/.installed
+
+.venv/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed') if sys.version_info < (3, 11) else None"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+reproduce: env
+	$(BIN)/rlvr reproduce --profile book --jobs $(JOBS) --out $(OUT)
+	$(BIN)/python book/build.py --reproduced $(OUT)
+
+test: env lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadfile -p no:cacheprovider notebooks
+
+book: env
+	$(BIN)/python book/build.py
+
+bench: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks $(ONLY)
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: env
+	$(BIN)/rlvr reproduce --profile book --jobs $(JOBS) --out $(OUT) || test $$? -eq 1
+	$(BIN)/python book/publish.py $(OUT)
+
+clean:
+	rm -rf _build .cache

@@ -1,0 +1,33 @@
+"""The theory of RLVR, rederived and re-runnable: one data type, five theorems, claims that can fail.
+
+Every public name is imported from its module on first use, so importing the package costs nothing, and a notebook
+depends on the modules it names and on no others.
+"""
+
+from importlib import import_module
+
+EXPORTS = {
+    "Responses": "responses",
+    "success_rate": "responses",
+    "gap_alignment": "gap",
+    "gradient_gap": "gap",
+    "group_gain": "gap",
+    "half_gain_step": "gap",
+    "log_odds": "gap",
+    "policy_gradient": "gap",
+    "success_lower_bound": "gap",
+}
+
+__all__ = list(EXPORTS)
+
+
+def __getattr__(name: str) -> object:
+    if name not in EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{EXPORTS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *EXPORTS})

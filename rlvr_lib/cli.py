@@ -1,0 +1,110 @@
+"""The ``rlvr`` command."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Reproduce the companion to the theory of RLVR, and use its measurements.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main() -> None:
+    """Entry point: bad input is one line and exit code 2, an interrupt exit code 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(standalone_mode=True)
+    except ValueError as error:
+        typer.echo(f"rlvr: {error}", err=True)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        typer.echo("rlvr: interrupted; finished notebooks are kept", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _settings(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"--set must be name=value, got {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+@app.command()
+def reproduce(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Notebooks; all when none is named.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="smoke, book, full or paper.")] = "book",
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a parameter.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Notebooks at a time.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("_build/reproduced"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Execute also what is up to date.")] = False,
+) -> None:
+    """Execute notebooks through papermill and compare their claims with the published ones.
+
+    Exit code 0: done; 1: a notebook failed, a check accepted a sabotage, or a verdict differs from the published one;
+    2: bad input; 130: interrupted. A contradicted claim is a result, not a failure.
+    """
+    from rlvr_lib import reproduce as driver
+    from rlvr_lib import results
+    from rlvr_lib.notebooks import project_root, resolve
+
+    root = project_root()
+    parameters = resolve(names or [], profile, _settings(set_ or []), root / "notebooks")
+    failures = driver.reproduce(parameters, root, out.absolute(), jobs, fresh, report=typer.echo)
+    wrong = [name for name, message in failures.items() if message]
+    agreeing = total = 0
+    for name in (name for name in parameters if name not in wrong):
+        result, published = results.Result(out, name, profile), results.Result(root / "results", name, profile)
+        lines = results.accepted_sabotages(result)
+        if published.files["claims"].is_file():
+            n, m, differing = results.compare(result, published)
+            agreeing, total, lines = agreeing + n, total + m, lines + differing
+        for line in lines:
+            typer.echo(line, err=True)
+        wrong += lines
+    if total:
+        typer.echo(f"agrees with the published results: {agreeing} of {total}")
+    else:
+        typer.echo(f"no results are published for the profile {profile}")
+    raise typer.Exit(FAILED if wrong else DONE)
+
+
+@app.command()
+def claims(
+    json: Annotated[bool, typer.Option("--json", help="The claims as a JSON list.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of results; default: the published ones.")] = None,
+) -> None:
+    """Print the ledger: every claim of every finished result in a folder."""
+    from rlvr_lib.claims import to_json
+    from rlvr_lib.notebooks import project_root
+    from rlvr_lib.results import finished_results
+
+    found = [claim for result in finished_results(out or project_root() / "results") for claim in result.claims()]
+    if json:
+        typer.echo(to_json(found), nl=False)
+        return
+    for claim in found:
+        typer.echo(f"[{claim.id}, {claim.testbed}, {claim.profile}] {claim!r}")
+    typer.echo(
+        f"{len(found)} claims; chance that any sampled one fails falsely: {sum(c.false_alarm for c in found):.1e}"
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation runs on: versions, cores, GPU, caches, kernel, browser."""
+    from rlvr_lib.doctor import findings
+
+    for name, finding in findings().items():
+        typer.echo(f"{name:>14}: {finding}")

@@ -1,0 +1,149 @@
+"""What a result depends on, and the stamp that says what it was made from.
+
+A result is finished when its stamp is: the stamp is written last and holds the hashes of the files it vouches for. It
+is fresh while everything it depends on still has the hashes in the stamp: the notebook's source, its parameters, the
+library modules in its import closure, the pinned requirements and the installed versions. Dates play no part.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from pydantic import BaseModel, ConfigDict
+
+import rlvr_lib
+from rlvr_lib.files import sha256
+
+PACKAGE = "rlvr_lib"
+VERSIONED = ("numpy", "scipy", "pandas", "sympy", "torch", "transformers", "matplotlib", "seaborn", "papermill")
+
+
+class Stamp(BaseModel):
+    """Provenance of one executed notebook."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    notebook: str
+    profile: str
+    parameters: dict[str, Any]
+    inputs: dict[str, str]
+    versions: dict[str, str]
+    hardware: dict[str, str]
+    outputs: dict[str, str]
+    date: str
+    runtime_s: float
+
+    def vouches_for(self, files: Mapping[str, Path]) -> bool:
+        """Whether every output is there with the content it was finished with."""
+        return files.keys() == self.outputs.keys() and all(
+            path.is_file() and sha256(path.read_bytes()) == self.outputs[name] for name, path in files.items()
+        )
+
+    def sealed(self) -> bytes:
+        """The stamp as JSON that ends with a hash of itself, so that no changed byte goes unnoticed."""
+        body = self.model_dump_json(indent=1).encode()
+        return b'{"stamp": %b,\n "seal": "%b"}\n' % (body, sha256(body).encode())
+
+
+def read_stamp(path: Path) -> Stamp | None:
+    """The stamp in a file, or nothing when the file is absent or its seal does not fit its content."""
+    try:
+        stamp = Stamp.model_validate(json.loads(path.read_bytes())["stamp"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return stamp if stamp.sealed() == path.read_bytes() else None
+
+
+def module_file(module: str, root: Path) -> Path | None:
+    """The source file of a module of the library, or nothing if it is not one."""
+    base = root.joinpath(*module.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def imported_modules(source: str, root: Path) -> set[str]:
+    """Library modules that Python source imports anywhere in it, parent packages and lazy re-exports included.
+
+    Args:
+        root: the folder that holds the library.
+    """
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    own = {name for name in names if name.split(".")[0] == PACKAGE}
+    exported = {f"{PACKAGE}.{home}" for name, home in rlvr_lib.EXPORTS.items() if f"{PACKAGE}.{name}" in own}
+    if f"{PACKAGE}.*" in own:
+        exported = {f"{PACKAGE}.{home}" for home in rlvr_lib.EXPORTS.values()}
+    parents = {name.rsplit(".", depth)[0] for name in own for depth in range(1, name.count(".") + 1)}
+    return {name for name in own | parents | exported if module_file(name, root)}
+
+
+def import_closure(source: str, root: Path) -> dict[str, str]:
+    """Hash of every library module that Python source depends on, directly or through others, by module name."""
+    pending, hashes = imported_modules(source, root), {}
+    while pending:
+        module = pending.pop()
+        content = module_file(module, root).read_bytes()
+        hashes[module] = sha256(content)
+        pending |= imported_modules(content.decode(), root) - hashes.keys()
+    return dict(sorted(hashes.items()))
+
+
+def inputs(notebook: nbformat.NotebookNode, root: Path) -> dict[str, str]:
+    """Hashes of what a notebook's result depends on, besides its parameters: source, library, pinned requirements."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    text = "\n\f".join(f"{cell.cell_type} {cell.metadata.get('tags', [])}\n{cell.source}" for cell in notebook.cells)
+    pins = root / "requirements.txt"
+    return {
+        "source": sha256(text.encode()),
+        "requirements": sha256(pins.read_bytes()) if pins.is_file() else "none",
+        **import_closure(code, root),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def hardware() -> dict[str, str]:
+    """Processor, its vector instructions as PyTorch uses them, cores and memory; nothing that names the machine."""
+    import psutil
+    import torch
+
+    return {
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "memory_gib": f"{psutil.virtual_memory().total / 2**30:.0f}",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or "unknown"
+
+
+def today() -> str:
+    """The date of a stamp, UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,138 @@
+"""Finished results: an executed notebook, its claims and the stamp that vouches for both."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from rlvr_lib import claims, provenance
+from rlvr_lib.files import sha256, write_together
+
+
+class NotebookFailed(Exception):
+    """A notebook did not run to its end, or published no claims."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where one notebook's finished result lies."""
+
+    out: Path
+    name: str
+    profile: str
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The executed notebook and its claims."""
+        stem = f"{self.name}.{self.profile}"
+        return {"notebook": self.out / f"{stem}.ipynb", "claims": self.out / f"{stem}.json"}
+
+    @property
+    def stamp_file(self) -> Path:
+        """The stamp, whose presence finishes the result."""
+        return self.out / "provenance" / f"{self.name}.{self.profile}.json"
+
+    def stamp(self) -> provenance.Stamp | None:
+        """The stamp if the result is finished and whole."""
+        stamp = provenance.read_stamp(self.stamp_file)
+        return stamp if stamp and stamp.vouches_for(self.files) else None
+
+    def claims(self) -> list[claims.Claim]:
+        """The claims, if they are those the stamp was made for.
+
+        Raises:
+            ValueError: the stamp or the claims are missing, damaged or not of one run.
+        """
+        stamp, file = provenance.read_stamp(self.stamp_file), self.files["claims"]
+        if stamp is None or not file.is_file() or sha256(file.read_bytes()) != stamp.outputs.get("claims"):
+            raise ValueError(f"{file.name} must match its stamp in provenance/, got a damaged or unfinished result")
+        return claims.from_json(file.read_bytes())
+
+
+def store(result: Result, executed: nbformat.NotebookNode, stamp: provenance.Stamp) -> None:
+    """Put a finished result in place, the stamp last: until then the old stamp vouches for nothing that has changed.
+
+    Raises:
+        NotebookFailed: the notebook published no valid claims.
+        OSError: the disk is full or read-only.
+    """
+    contents = {
+        "notebook": (nbformat.writes(clean(executed)) + "\n").encode(),
+        "claims": claims.to_json(published_claims(executed)).encode(),
+    }
+    stamp = stamp.model_copy(update={"outputs": {name: sha256(data) for name, data in contents.items()}})
+    write_together({path: contents[name] for name, path in result.files.items()} | {result.stamp_file: stamp.sealed()})
+
+
+def published_claims(notebook: nbformat.NotebookNode) -> list[claims.Claim]:
+    """The claims an executed notebook published.
+
+    Raises:
+        NotebookFailed: it published none, several ledgers, or something that is not a claim.
+    """
+    found = [
+        output.data[claims.MIME]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if claims.MIME in output.get("data", {})
+    ]
+    if len(found) != 1:
+        raise NotebookFailed(f"it published {len(found)} ledgers, one was expected")
+    try:
+        return [claims.Claim.model_validate(claim) for claim in found[0]]
+    except ValueError as error:
+        raise NotebookFailed(f"its ledger is not valid: {error}") from None
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy without run times, paths and injected cells' traces: what may be published."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if not cell.metadata.get("tags", [""]):
+            del cell.metadata["tags"]
+    return notebook
+
+
+def accepted_sabotages(result: Result) -> list[str]:
+    """A line for each sabotage that a check accepted: a defect whatever was published."""
+    return [f"{c.id}: accepted the sabotage {broken!r}" for c in result.claims() for broken in c.accepted_sabotages]
+
+
+def compare(result: Result, published: Result) -> tuple[int, int, list[str]]:
+    """Compare a finished result with the published one of the same notebook and profile.
+
+    Returns:
+        How many claims agree, how many there are in either, and a line for each verdict that differs.
+    """
+    fresh, old = ({claim.id: claim for claim in side.claims()} for side in (result, published))
+    ids = sorted(fresh.keys() | old.keys())
+    stamps = [provenance.read_stamp(side.stamp_file) for side in (result, published)]
+    same_run = stamps[0].parameters == stamps[1].parameters
+    agreeing, differing = 0, []
+    for id in ids:
+        if id not in fresh or id not in old:
+            differing.append(f"{id}: only in the {'fresh' if id in fresh else 'published'} results")
+        elif fresh[id].verdict != old[id].verdict:
+            differing.append(f"{id}: {fresh[id].verdict}, published {old[id].verdict}")
+        else:
+            agreeing += claims.agrees(old[id], fresh[id]) if same_run else 1
+    return agreeing, len(ids), differing
+
+
+def finished_results(folder: Path) -> list[Result]:
+    """The results in a folder that have a stamp, in the order of the chapters.
+
+    Raises:
+        ValueError: there is none.
+    """
+    stems = sorted(path.name.removesuffix(".json") for path in (folder / "provenance").glob("*.json"))
+    if not stems:
+        raise ValueError(f"out must be a folder of finished results, got {folder}, which has none")
+    return [Result(folder, *stem.rsplit(".", 1)) for stem in stems]

@@ -1,0 +1,156 @@
+"""The log-linear softmax bandit: exact, and vectorised over instances, seeds and step sizes.
+
+One softmax over whole responses, pi(o) proportional to exp(<theta, f(o)> + offset(o)), with parameters shared by all
+prompts. Responses may be sequences of tokens whose softmax shares its parameters (``token_bandit``): a product of
+softmaxes of the same features is again log-linear, in the sum of the token features.
+
+The functions broadcast over leading axes; the class is the same policy at one parameter vector, as a testbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy.special import expit, log_softmax, logsumexp, softmax
+
+from rlvr_lib.arguments import integer, real_array, require
+from rlvr_lib.responses import Responses
+
+MOST_SEQUENCES = 200_000
+
+
+def log_policy(theta: Float[np.ndarray, "... d"], features: Float[np.ndarray, "... A d"], offset: ArrayLike = 0.0):
+    """Log-probabilities of the A responses, [..., A]; leading axes of the arguments broadcast."""
+    return log_softmax(np.einsum("...d,...ad->...a", theta, features) + offset, axis=-1)
+
+
+def log_odds_and_gap(
+    theta: Float[np.ndarray, "... d"],
+    features: Float[np.ndarray, "... A d"],
+    reward: Float[np.ndarray, "... A"],
+    offset: ArrayLike = 0.0,
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "... d"]]:
+    """Log-odds of success [...] and gradient gap [..., d], accurate also where J is within 1e-300 of 0 or 1.
+
+    Each prompt needs at least one correct and one wrong response; otherwise the log-odds are infinite.
+    """
+    logits = np.einsum("...d,...ad->...a", theta, features) + offset
+    correct = np.where(reward == 1, logits, -np.inf)
+    wrong = np.where(reward == 1, -np.inf, logits)
+    weights = softmax(correct, axis=-1) - softmax(wrong, axis=-1)
+    gap = np.einsum("...a,...ad->...d", weights, features)
+    return logsumexp(correct, axis=-1) - logsumexp(wrong, axis=-1), gap
+
+
+def feature_range(features: Float[np.ndarray, "... A d"], direction: Float[np.ndarray, "... d"]):
+    """Range over responses of <unit direction, feature>, [...]: the diameter of the features along a step."""
+    unit = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+    return np.ptp(np.einsum("...d,...ad->...a", unit, features), axis=-1)
+
+
+def feature_diameter(features: Float[np.ndarray, "... A d"]) -> Float[np.ndarray, "..."]:
+    """Largest Euclidean distance between the features of two responses, [...]."""
+    difference = features[..., :, None, :] - features[..., None, :, :]
+    return np.sqrt((difference**2).sum(-1).max((-1, -2)))
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxBandit:
+    """A log-linear policy over A responses to each of Q prompts, with shared parameters.
+
+    Attributes:
+        theta: [d], parameters.
+        features: [Q, A, d].
+        reward: [Q, A], 0 or 1; each prompt has a correct and a wrong response.
+        offset: [Q, A], fixed part of the logits, nats; zeros when not given.
+        length: tokens of every response, at least 1.
+
+    Raises:
+        ValueError: a wrong shape, NaN, a reward that is not 0 or 1, a prompt that nothing or everything solves.
+    """
+
+    theta: Float[np.ndarray, " d"]
+    features: Float[np.ndarray, "Q A d"]
+    reward: Float[np.ndarray, "Q A"]
+    offset: Float[np.ndarray, "Q A"] = None
+    length: int = 1
+
+    def __post_init__(self) -> None:
+        features = real_array("features", self.features, ndim=3)
+        theta, reward = real_array("theta", self.theta, ndim=1), real_array("reward", self.reward, ndim=2)
+        offset = np.zeros(features.shape[:2]) if self.offset is None else real_array("offset", self.offset, ndim=2)
+        require(theta.shape == features.shape[2:], "theta", f"shape {theta.shape}", f"of shape {features.shape[2:]}")
+        for name, array in (("reward", reward), ("offset", offset)):
+            require(array.shape == features.shape[:2], name, f"shape {array.shape}", f"of shape {features.shape[:2]}")
+        require(bool(((reward == 0) | (reward == 1)).all()), "reward", reward, "0 or 1")
+        solvable = (reward.min(1) == 0) & (reward.max(1) == 1)
+        require(bool(solvable.all()), "reward", reward[~solvable], "mixed for every prompt: some correct, some wrong")
+        object.__setattr__(self, "length", integer("length", self.length, low=1))
+        for name, array in (("theta", theta), ("features", features), ("reward", reward), ("offset", offset)):
+            object.__setattr__(self, name, array)
+
+    @classmethod
+    def random(cls, seed: int, prompts: int = 1, arms: int = 8, dimension: int = 4, correct: int = 2) -> SoftmaxBandit:
+        """Gaussian features and parameters; the first ``correct`` of the arms earn the reward."""
+        require(0 < correct < arms, "correct", correct, f"between 1 and {arms - 1}")
+        rng = np.random.default_rng(seed)
+        features = rng.standard_normal((prompts, arms, dimension))
+        reward = np.broadcast_to(np.arange(arms) < correct, (prompts, arms)).astype(float)
+        return cls(rng.standard_normal(dimension), features, reward)
+
+    def at(self, theta: ArrayLike) -> SoftmaxBandit:
+        """The same bandit at other parameters [d]."""
+        return replace(self, theta=theta)
+
+    def enumerate(self, prompt: int = 0) -> Responses:
+        """All A responses to a prompt with their probabilities."""
+        prompt = self._index(prompt)
+        prob = np.exp(log_policy(self.theta, self.features[prompt], self.offset[prompt]))
+        prob /= prob.sum()
+        score = self.features[prompt] - prob @ self.features[prompt]
+        return Responses(self.reward[prompt], score, prob, np.full(len(prob), float(self.length)))
+
+    def exact(self, prompt: int = 0) -> tuple[float, Float[np.ndarray, " d"]]:
+        """Success rate J and its gradient [d] at a prompt."""
+        prompt = self._index(prompt)
+        odds, gap = log_odds_and_gap(self.theta, self.features[prompt], self.reward[prompt], self.offset[prompt])
+        return float(expit(odds)), expit(odds) * expit(-odds) * gap
+
+    def sample(self, prompt: int = 0, n: int = 1, seed: int = 0) -> Responses:
+        """n independent responses to a prompt, each with weight 1/n; scores are those of the policy."""
+        exact = self.enumerate(prompt)
+        drawn = np.random.default_rng(seed).choice(len(exact), size=integer("n", n, low=1), p=exact.prob)
+        return Responses(exact.reward[drawn], exact.score[drawn], length=exact.length[drawn])
+
+    def _index(self, prompt: int) -> int:
+        prompt = integer("prompt", prompt, low=0)
+        require(prompt < len(self.features), "prompt", prompt, f"below {len(self.features)}")
+        return prompt
+
+
+def token_bandit(
+    theta: ArrayLike, token_features: ArrayLike, horizon: int, reward: Callable[[np.ndarray], np.ndarray]
+) -> SoftmaxBandit:
+    """Responses of ``horizon`` tokens drawn independently from one softmax over V tokens, all V^horizon enumerated.
+
+    Args:
+        theta: [d], parameters shared by all tokens.
+        token_features: [V, d].
+        horizon: tokens a response, T.
+        reward: maps token sequences [V^T, T] (integers below V) to rewards [V^T] of 0 or 1.
+
+    Raises:
+        ValueError: a wrong shape, more than 200,000 sequences, or a reward that nothing or everything earns.
+    """
+    token_features = real_array("token_features", token_features, ndim=2)
+    horizon = integer("horizon", horizon, low=1)
+    count = len(token_features) ** horizon
+    require(count <= MOST_SEQUENCES, "horizon", horizon, f"such that V^horizon is at most {MOST_SEQUENCES}")
+    sequences = np.array(list(product(range(len(token_features)), repeat=horizon)))
+    features = token_features[sequences].sum(1)
+    return SoftmaxBandit(theta, features[None], np.asarray(reward(sequences), float)[None], length=horizon)

@@ -1,0 +1,61 @@
+"""Shared fixtures: a small project of its own, so that reproduction is tested without running the chapters."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+STUB = """# %% tags=["parameters"]
+profile: str = "book"  # label
+seed: int = 0  # [0, 100] seed
+scale: float = 1.0  # [0, 10] a factor
+names: list[int] = [1, 2]  # [1, 9] some numbers
+kind: str = "mean"  # {mean, median} a choice
+pause: float = 0.0  # [0, 60] seconds to wait
+
+# %%
+import time
+
+from rlvr_lib.claims import Ledger
+
+time.sleep(pause)
+ledger = Ledger(1, "a paper", "v1", profile, [seed])
+ledger.check(
+    "1-none-stub",
+    "one is one",
+    testbed="none",
+    predicted=1.0,
+    measured=scale,
+    tolerance=1e-9,
+    sabotages={"two": 2.0},
+)
+
+# %%
+ledger.publish()
+"""
+
+
+def lay_out_project(folder: Path) -> Path:
+    """A project with two stub notebooks and a copy of the library's sources."""
+    root = folder / "project"
+    (root / "notebooks").mkdir(parents=True)
+    for name in ("01_stub", "02_stub"):
+        (root / "notebooks" / f"{name}.py").write_text(STUB)
+    (root / "notebooks" / "profiles.yml").write_text(
+        "book: {}\nsmoke:\n  all: {seed: 3}\n  02_stub: {scale: 1.0}\nbroken:\n  01_stub: {scale: 99}\n"
+    )
+    (root / "requirements.txt").write_text("numpy==2.4.6\n")
+    shutil.copytree(ROOT / "rlvr_lib", root / "rlvr_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def make_project():
+    return lay_out_project
+
+
+@pytest.fixture
+def project(tmp_path):
+    return lay_out_project(tmp_path)

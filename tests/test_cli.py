@@ -1,0 +1,145 @@
+import json
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+
+import pytest
+from conftest import ROOT
+from typer.testing import CliRunner
+
+from rlvr_lib import cli, notebooks, results
+from rlvr_lib.claims import to_json
+from rlvr_lib.files import sha256
+from rlvr_lib.provenance import read_stamp
+from rlvr_lib.results import Result
+
+FIRST = "01_gap_alignment"
+
+
+def rlvr(*arguments, timeout=300):
+    command = [sys.executable, "-m", "rlvr_lib", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Every notebook under the smoke profile, through the command line."""
+    out = tmp_path_factory.mktemp("smoke")
+    ran = rlvr("reproduce", "--profile", "smoke", "--jobs", 2, "--out", out)
+    assert ran.returncode == 0, ran.stderr
+    return out
+
+
+def test_smoke_profile_runs_every_notebook_end_to_end(smoke):
+    names = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
+    assert sorted(path.name for path in smoke.glob("*.json")) == [f"{name}.smoke.json" for name in names]
+    for name in names:
+        claims = Result(smoke, name, "smoke").claims()
+        assert all(claim.verdict == "not-judged" for claim in claims if claim.kind != "exact")
+        assert all(claim.profile == "smoke" for claim in claims)
+
+
+def test_a_second_run_does_nothing_and_is_quick(smoke):
+    started = time.perf_counter()
+    ran = rlvr("reproduce", "--profile", "smoke", "--out", smoke)
+    assert ran.returncode == 0
+    assert "finished" not in ran.stdout
+    assert f"{FIRST}: up to date" in ran.stdout
+    assert time.perf_counter() - started < 15
+
+
+def test_claims_prints_the_published_ledger_and_any_other(smoke):
+    published = rlvr("claims", "--json")
+    claims = json.loads(published.stdout)
+    assert {claim["profile"] for claim in claims} >= {"book"}
+    assert len(json.loads(rlvr("claims", "--json", "--out", smoke).stdout)) <= len(claims)
+    assert rlvr("claims").stdout.count("rejected:") >= len(claims)
+
+
+def publish(smoke, root, **changes):
+    """A project root whose published first claim reads differently from the smoke run's."""
+    source, target = Result(smoke, FIRST, "smoke"), Result(root / "results", FIRST, "smoke")
+    claims = source.claims()
+    text = to_json([claims[0].model_copy(update=changes), *claims[1:]]).encode()
+    target.stamp_file.parent.mkdir(parents=True)
+    target.files["claims"].write_bytes(text)
+    stamp = read_stamp(source.stamp_file)
+    target.stamp_file.write_bytes(stamp.model_copy(update={"outputs": {"claims": sha256(text)}}).sealed())
+    for name in ("notebooks", "rlvr_lib", "requirements.txt"):
+        (root / name).symlink_to(ROOT / name)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({}, 0, "agrees with the published results: {n} of {n}"),
+        ({"verdict": "contradicted"}, 1, "holds, published contradicted"),
+        ({"measured": 0.5}, 0, "agrees with the published results: {fewer} of {n}"),
+    ],
+)
+def test_the_fresh_claims_are_compared_with_the_published_ones(smoke, tmp_path, monkeypatch, changes, code, said):
+    root = publish(smoke, tmp_path, **changes)
+    monkeypatch.setattr(notebooks, "project_root", lambda: root)
+    ran = CliRunner().invoke(cli.app, ["reproduce", FIRST, "--profile", "smoke", "--out", str(smoke)])
+    n = len(Result(smoke, FIRST, "smoke").claims())
+    assert ran.exit_code == code, ran.output
+    assert said.format(n=n, fewer=n - 1) in ran.output
+
+
+def test_an_accepted_sabotage_is_exit_code_one(smoke, monkeypatch):
+    monkeypatch.setattr(results, "accepted_sabotages", lambda result: ["1-x: accepted the sabotage 'y'"])
+    ran = CliRunner().invoke(cli.app, ["reproduce", FIRST, "--profile", "smoke", "--out", str(smoke)])
+    assert ran.exit_code == 1
+    assert "accepted the sabotage" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["reproduce", "nothing"], "notebook must be one of"),
+        (["reproduce", "--profile", "gpu"], "profile must be one of"),
+        (["reproduce", FIRST, "--set", "steps=0"], "parameter steps must be int in"),
+        (["reproduce", FIRST, "--set", "steps"], "--set must be name=value"),
+        (["reproduce", "--set", "nothing=1"], "parameter must be one that"),
+        (["reproduce", "--jobs", "0"], "--jobs"),
+        (["reproduce", "--out", "/dev/null"], "out must be a folder"),
+        (["claims", "--out", "/nowhere"], "out must be a folder of finished results"),
+        (["dance"], "No such command"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_two(arguments, named):
+    ran = rlvr(*arguments)
+    assert ran.returncode == 2
+    assert named in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_doctor_says_what_is_installed():
+    said = rlvr("doctor").stdout
+    assert version("torch") in said
+    for name in ("cores", "gpu", "kernel", "browser"):
+        assert f"{name}: " in said
+
+
+def test_import_is_quick_and_loads_no_torch():
+    names = "Responses, gradient_gap, half_gain_step, group_gain"
+    probe = f"import sys, time; t = time.perf_counter(); from rlvr_lib import {names}; s = time.perf_counter() - t"
+    command = [sys.executable, "-c", f"{probe}; print(s, any(m in sys.modules for m in ('torch', 'transformers')))"]
+    best = []
+    for _ in range(3):
+        seconds, heavy = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert heavy == "False"
+        best.append(float(seconds))
+    assert min(best) < 0.5
+
+
+def test_every_public_name_is_there():
+    import rlvr_lib
+
+    assert set(rlvr_lib.__all__) <= set(dir(rlvr_lib))
+    for name in rlvr_lib.__all__:
+        assert getattr(rlvr_lib, name).__doc__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        getattr(rlvr_lib, "no_such_" + "name")

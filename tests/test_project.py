@@ -1,0 +1,88 @@
+"""The promises of the top level: one set of dependencies, one address, no machine's paths."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ADDRESS = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+
+
+def declared():
+    extras = PROJECT["project"]["optional-dependencies"]
+    lines = PROJECT["project"]["dependencies"] + [line for extra in extras.values() for line in extra]
+    return [Requirement(line) for line in lines]
+
+
+def pins():
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    return dict(line.lower().replace("_", "-").split("==") for line in lines)
+
+
+def test_conda_environment_is_generated_from_pyproject(tmp_path):
+    command = re.search(r"# environment.yml: (pyproject2conda .*)", (ROOT / "pyproject.toml").read_text())[1]
+    program, *arguments = shlex.split(command.replace("environment.yml", str(tmp_path / "made.yml")))
+    subprocess.run([Path(sys.executable).with_name(program), *arguments], check=True, cwd=ROOT, capture_output=True)
+    assert (tmp_path / "made.yml").read_text() == (ROOT / "environment.yml").read_text()
+
+
+def test_conda_can_parse_every_requirement():
+    from rattler import MatchSpec
+
+    for line in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]:
+        if isinstance(line, str):
+            assert MatchSpec(line).name
+
+
+def test_every_dependency_is_pinned_within_its_range():
+    for requirement in declared():
+        name = requirement.name.lower().replace("_", "-")
+        assert name in pins(), f"{name} has no pin in requirements.txt"
+        assert SpecifierSet(str(requirement.specifier)).contains(pins()[name], prereleases=True), name
+
+
+def test_the_environment_is_the_pinned_one():
+    for name, pinned in pins().items():
+        assert version(name).split("+")[0] == pinned, f"{name} is not at its pin; run make env"
+
+
+def test_the_public_address_is_the_same_everywhere():
+    """``_config.yml`` is where it is set; these files cannot read it and must follow."""
+    for path in ("CITATION.cff", "notebooks/01_gap_alignment.py"):
+        found = re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", (ROOT / path).read_text())
+        assert set(found) == {ADDRESS}, path
+
+
+def test_citation_names_the_four_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    identifiers = {entry["identifiers"][0]["value"] for entry in citation["references"]}
+    assert identifiers == {f"arXiv:{n}" for n in ("2510.08539", "2602.14872", "2511.23310", "2601.23135")}
+
+
+def test_readme_commands_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    for name in re.findall(r"(?:^|`)make ([a-z]+)", text, re.M):
+        assert name in targets, name
+
+
+def test_no_file_names_a_machine_or_is_unfinished():
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split("\n")
+    marks = "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"])
+    for name in filter(None, tracked):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".yml", ".toml", ".cff", ".ipynb", ".json", ".txt"} and path.is_file():
+            text = path.read_text()
+            assert not re.search(rf"\b({marks})\b", text), f"{name} is unfinished"
+            assert not re.search(r"(?<![\w.])/(home|root|work)/[\w.-]", text) or name == "tests/test_project.py", name

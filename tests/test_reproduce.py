@@ -1,0 +1,233 @@
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from conftest import STUB
+
+from rlvr_lib import provenance, reproduce, results
+from rlvr_lib.notebooks import resolve
+
+RUN = """
+import sys
+from pathlib import Path
+from rlvr_lib.notebooks import resolve
+from rlvr_lib.reproduce import reproduce
+root, out, pause = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+print(reproduce(resolve([], "book", {"pause": pause}, root / "notebooks"), root, out, jobs=2, report=print))
+"""
+
+
+def run(project, out, profile="book", settings=None, messages=None, **options):
+    parameters = resolve([], profile, settings or {}, project / "notebooks")
+    report = (messages if messages is not None else []).append
+    return reproduce.reproduce(parameters, project, out, report=report, **options)
+
+
+def finished(out, profile="book"):
+    return [name for name in ("01_stub", "02_stub") if results.Result(out, name, profile).stamp()]
+
+
+@pytest.fixture(scope="module")
+def once(make_project, tmp_path_factory):
+    """A folder with both stubs finished, made once."""
+    folder = tmp_path_factory.mktemp("once")
+    assert run(make_project(folder), folder / "out", jobs=2) == {"01_stub": "", "02_stub": ""}
+    return folder / "out"
+
+
+@pytest.fixture
+def done(once, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(once, tmp_path / "out")
+
+
+def test_results_are_notebook_claims_and_stamp(project, done):
+    result = results.Result(done, "01_stub", "book")
+    assert [claim.id for claim in result.claims()] == ["1-none-stub"]
+    notebook = nbformat.read(result.files["notebook"], 4)
+    assert "papermill" not in notebook.metadata
+    assert not any("papermill" in cell.metadata for cell in notebook.cells)
+    assert len(notebook.cells) == STUB.count("# %%")
+    stamp = result.stamp()
+    assert stamp.parameters["seed"] == 0
+    assert {"source", "requirements", "rlvr_lib.claims"} <= stamp.inputs.keys()
+    leftovers = [path.name for path in (done / ".partial").iterdir() if not path.name.endswith(".lock")]
+    assert leftovers == []
+
+
+def test_profiles_are_injected_and_do_not_disturb_each_other(project, done):
+    assert run(project, done, profile="smoke") == {"01_stub": "", "02_stub": ""}
+    assert finished(done) == finished(done, "smoke") == ["01_stub", "02_stub"]
+    claim = results.Result(done, "02_stub", "smoke").claims()[0]
+    assert (claim.profile, claim.seeds) == ("smoke", (3,))
+
+
+def rerun(project, out):
+    messages = []
+    run(project, out, messages=messages)
+    return sorted(message.split(":")[0] for message in messages if "up to date" not in message)
+
+
+def test_nothing_runs_again_until_something_it_depends_on_changes(project, done):
+    assert rerun(project, done) == []
+    source = project / "notebooks" / "02_stub.py"
+    source.write_text(source.read_text().replace("one is one", "1 is 1"))
+    assert rerun(project, done) == ["02_stub"]
+    (project / "rlvr_lib" / "gap.py").write_text("# not imported by the stubs")
+    assert rerun(project, done) == []
+    module = project / "rlvr_lib" / "claims.py"
+    module.write_text(module.read_text() + "\n# edited\n")
+    assert rerun(project, done) == ["01_stub", "02_stub"]
+
+
+def test_parameters_pins_and_fresh_force_a_run(project, done):
+    messages = []
+    run(project, done, settings={"seed": "1"}, messages=messages)
+    assert all("finished" in message for message in messages)
+    (project / "requirements.txt").write_text("numpy==9\n")
+    messages.clear()
+    run(project, done, settings={"seed": "1"}, messages=messages)
+    assert all("finished" in message for message in messages)
+    messages.clear()
+    run(project, done, settings={"seed": "1"}, messages=messages, fresh=True)
+    assert all("finished" in message for message in messages)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "foreign", "delete"])
+@pytest.mark.parametrize("file", ["notebook", "claims", "stamp"])
+def test_damaged_results_are_recomputed_and_never_served(project, done, damage, file):
+    result = results.Result(done, "01_stub", "book")
+    path = result.stamp_file if file == "stamp" else result.files[file]
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(
+        {
+            "truncate": content[:half],
+            "flip": content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :],
+            "empty": b"",
+            "foreign": b'{"someone": "else"}',
+            "delete": b"",
+        }[damage]
+    )
+    if damage == "delete":
+        path.unlink()
+    parameters = resolve(["01_stub"], "book", {}, project / "notebooks")
+    assert result.stamp() is None
+    if file != "notebook":
+        with pytest.raises(ValueError, match="damaged or unfinished"):
+            result.claims()
+    reproduce.reproduce(parameters, project, done, report=lambda message: None)
+    assert result.stamp()
+
+
+def test_clocks_play_no_part(project, done):
+    for path in done.rglob("*.*"):
+        os.utime(path, (0, 0))
+    assert rerun(project, done) == []
+
+
+def test_failures_are_named_and_leave_nothing_finished(project, tmp_path):
+    source = project / "notebooks" / "01_stub.py"
+    source.write_text(STUB.replace("time.sleep(pause)", "raise RuntimeError('the reason')"))
+    out = tmp_path / "out"
+    failures = run(project, out, jobs=2)
+    assert "the reason" in failures["01_stub"]
+    assert failures["02_stub"] == ""
+    assert finished(out) == ["02_stub"]
+    source.write_text(STUB.replace("ledger.publish()", "pass"))
+    assert "published 0 ledgers" in run(project, out)["01_stub"]
+    assert finished(out) == ["02_stub"]
+
+
+def test_a_failed_rerun_keeps_no_stale_result(project, done):
+    source = project / "notebooks" / "01_stub.py"
+    source.write_text(STUB.replace("time.sleep(pause)", "raise RuntimeError"))
+    run(project, done)
+    stamp = results.Result(done, "01_stub", "book").stamp()
+    assert stamp is None or stamp.inputs != provenance.inputs(reproduce.read_source(source), project)
+
+
+def test_a_full_disk_fails_the_notebook_and_keeps_the_old_result(project, done, monkeypatch):
+    before = [results.Result(done, name, "book").stamp() for name in finished(done)]
+    synced = []
+
+    def fills_up(descriptor):
+        synced.append(descriptor)
+        if len(synced) % 3 == 0:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    monkeypatch.setattr(reproduce, "require_writable", lambda out: None)
+    failures = run(project, done, fresh=True)
+    assert all("No space left" in message for message in failures.values())
+    assert [results.Result(done, name, "book").stamp() for name in finished(done)] == before
+    assert not [path for path in done.rglob(".*.*") if path.parent.name != ".partial"]
+
+
+def test_unwritable_folders_and_missing_kernels_are_bad_input(project, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="^out must be a folder"):
+        run(project, tmp_path / "file")
+    monkeypatch.setattr(reproduce, "KERNEL", "no-such-kernel")
+    with pytest.raises(ValueError, match="^kernel must be an installed"):
+        run(project, tmp_path / "out")
+
+
+def start(project, out, pause, stdout=subprocess.DEVNULL):
+    command = [sys.executable, "-c", RUN, str(project), str(out), str(pause)]
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.DEVNULL)
+
+
+def test_two_runs_in_one_folder_wait_for_each_other(project, tmp_path):
+    out = tmp_path / "out"
+    runs = [start(project, out, 0.5, stdout=subprocess.PIPE) for _ in range(2)]
+    said = "".join(child.communicate(timeout=60)[0].decode() for child in runs)
+    assert finished(out) == ["01_stub", "02_stub"]
+    assert said.count("finished in") == said.count("up to date") == 2
+
+
+def test_killed_runs_leave_whole_results_and_resume(project, tmp_path):
+    """Kill -9 at random moments of a run of a few seconds; whatever has a stamp is whole, and a last run finishes."""
+    out, moments = tmp_path / "out", random.Random(0)
+    kept = {}
+    for _ in range(6):
+        child = start(project, out, 0.3)
+        time.sleep(moments.uniform(0.2, 4.0))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        for name in ("01_stub", "02_stub"):
+            result = results.Result(out, name, "book")
+            if result.stamp_file.exists():
+                assert result.stamp(), "a stamp vouches for files that are not whole"
+                stamp = result.stamp_file.read_bytes()
+                assert kept.setdefault(name, stamp) == stamp, "finished work was done again"
+    run(project, out, settings={"pause": "0.3"}, jobs=2)
+    assert finished(out) == ["01_stub", "02_stub"]
+    assert all(results.Result(out, name, "book").claims() for name in kept)
+
+
+def test_an_interrupt_ends_the_children(project, tmp_path):
+    child = start(project, tmp_path / "out", 60)
+    time.sleep(4)
+    children = subprocess.run(["pgrep", "-P", str(child.pid)], capture_output=True, text=True).stdout.split()
+    assert len(children) == 2
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=20) != 0
+    assert finished(tmp_path / "out") == []
+    for pid in children:
+        assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_comparison_counts_claims_and_names_verdicts_that_differ(project, done, tmp_path):
+    result = results.Result(done, "01_stub", "book")
+    assert results.compare(result, result) == (1, 1, [])
+    other = tmp_path / "other"
+    run(project, other, settings={"scale": "2"})
+    changed = results.Result(other, "01_stub", "book")
+    assert results.compare(changed, result) == (0, 1, ["1-none-stub: contradicted, published holds"])
