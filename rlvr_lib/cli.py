@@ -27,6 +27,9 @@ def main() -> None:
     except ValueError as error:
         typer.echo(f"rlvr: {error}", err=True)
         sys.exit(BAD_INPUT)
+    except OSError as error:
+        typer.echo(f"rlvr: {error}", err=True)
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         typer.echo("rlvr: interrupted; finished notebooks are kept", err=True)
         sys.exit(INTERRUPTED)
@@ -108,3 +111,41 @@ def doctor() -> None:
 
     for name, finding in findings().items():
         typer.echo(f"{name:>14}: {finding}")
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for metrics.jsonl, the trained model and checkpoints.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all; an interrupted run goes on from its checkpoint.")],
+    model: Annotated[str, typer.Option(help="tiny, a folder with a checkpoint, or a name on the hub.")] = "tiny",
+    task: Annotated[str, typer.Option(help="word (group word problem) or many (many correct answers).")] = "word",
+    engine: Annotated[str, typer.Option(help="builtin: the loop in plain sight.")] = "builtin",
+    seed: Annotated[int, typer.Option(min=0, help="Of prompts and responses.")] = 0,
+    group_size: Annotated[int, typer.Option(min=2, help="Responses to a prompt.")] = 16,
+    estimator: Annotated[str, typer.Option(help="reinforce, dr_grpo, rloo, grpo or grpo_batch.")] = "grpo",
+    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
+    learning_rate: Annotated[float, typer.Option(help="Of the optimizer.")] = 0.02,
+    length_normalize: Annotated[bool, typer.Option(help="Weight each response with its inverse length.")] = False,
+) -> None:
+    """Train with GRPO and log, for every step, what the theory says about it.
+
+    Each line of metrics.jsonl has success_rate, gap_alignment, gradient_snr, critical_learning_rate and
+    optimal_baseline, measured on a rollout that the step did not use; what is undefined there is null.
+    """
+    if engine != "builtin":
+        raise ValueError(f"engine must be builtin in this version, got {engine!r}")
+    from rlvr_lib.files import require_writable
+    from rlvr_lib.testbeds.diagnostics import train_builtin
+    from rlvr_lib.testbeds.grpo import GRPO
+
+    require_writable(out)
+    settings = GRPO(
+        group_size=group_size,
+        estimator=estimator,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        length_normalize=length_normalize,
+    )
+    records = train_builtin(task, steps, out, seed, model, settings, progress=True)
+    first, last = records[0]["success_rate"], records[-1]["success_rate"]
+    typer.echo(f"success {first:.2f} in the first step, {last:.2f} in the last; see {out / 'metrics.jsonl'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from base64 import b64encode
 from io import BytesIO
 
@@ -19,7 +20,9 @@ PREDICTION = {"color": "black", "linestyle": "--", "linewidth": 1.4}
 
 
 def set_style() -> None:
-    """Apply the book's look to matplotlib; called once at the top of a notebook."""
+    """Apply the book's look to matplotlib and to outputs; called once at the top of a notebook."""
+    # Libraries import tqdm.auto, which would print that it finds no widgets; the book shows none.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=0.85)
     mpl.rcParams.update(
         {

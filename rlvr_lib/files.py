@@ -43,3 +43,13 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     finally:
         for left in temporary.values():
             Path(left).unlink(missing_ok=True)
+
+
+def require_writable(out: Path) -> None:
+    """Raise ``ValueError`` unless files can be written below the folder."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / ".writable", b"")
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"out must be a folder that can be written, got {out}: {error.strerror}") from None

@@ -29,7 +29,7 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from tqdm import tqdm
 
 from rlvr_lib import provenance
-from rlvr_lib.files import write_whole
+from rlvr_lib.files import require_writable
 from rlvr_lib.notebooks import declared_parameters, read_source
 from rlvr_lib.results import NotebookFailed, Result, store
 
@@ -91,16 +91,6 @@ def require_kernel() -> None:
         KernelSpecManager().get_kernel_spec(KERNEL)
     except NoSuchKernel:
         raise ValueError(f"kernel must be an installed Jupyter kernel, got {KERNEL!r}: pip install ipykernel") from None
-
-
-def require_writable(out: Path) -> None:
-    """Raise ``ValueError`` unless files can be written below the folder."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / ".writable", b"")
-        (out / ".writable").unlink()
-    except OSError as error:
-        raise ValueError(f"out must be a folder that can be written, got {out}: {error.strerror}") from None
 
 
 def reproduce(

@@ -106,14 +106,33 @@ def test_an_accepted_sabotage_is_exit_code_one(smoke, monkeypatch):
         (["reproduce", "--jobs", "0"], "--jobs"),
         (["reproduce", "--out", "/dev/null"], "out must be a folder"),
         (["claims", "--out", "/nowhere"], "out must be a folder of finished results"),
+        (["train", "--steps", "2", "--out", "/dev/null/x"], "out must be a folder"),
+        (["train", "--steps", "2", "--out", "{tmp}", "--engine", "gpu"], "engine must be"),
+        (["train", "--steps", "2", "--out", "{tmp}", "--task", "chess"], "task must be word or many"),
+        (["train", "--steps", "2", "--out", "{tmp}", "--estimator", "ppo"], "estimator must be one of"),
+        (["train", "--steps", "2", "--out", "{tmp}", "--model", "no such place"], "model must be a folder"),
+        (["train", "--steps", "2", "--out", "{tmp}", "--model", "/etc"], "model must be a readable checkpoint"),
+        (["train", "--steps", "0", "--out", "{tmp}"], "--steps"),
         (["dance"], "No such command"),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_two(arguments, named):
-    ran = rlvr(*arguments)
+def test_bad_input_is_one_message_and_exit_code_two(arguments, named, tmp_path):
+    ran = rlvr(*(argument.format(tmp=tmp_path) for argument in arguments))
     assert ran.returncode == 2
     assert named in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_train_writes_a_line_a_step_and_resumes_after_an_interrupt(tmp_path):
+    ran = rlvr("train", "--steps", 3, "--out", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    names = {"success_rate", "gap_alignment", "gradient_snr", "critical_learning_rate", "optimal_baseline"}
+    assert all(names <= line.keys() for line in lines)
+    assert [line.get("world_size") for line in lines] == [1, None, None]
+    again = rlvr("train", "--steps", 3, "--out", tmp_path, "--model", tmp_path / "model")
+    assert again.returncode == 0, again.stderr
 
 
 def test_doctor_says_what_is_installed():

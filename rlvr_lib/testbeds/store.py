@@ -1,0 +1,59 @@
+"""Tensors and their description in one safetensors file that is whole, or known to be damaged, and never a part."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from rlvr_lib.arguments import require
+from rlvr_lib.files import sha256, write_whole
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def cache_folder() -> Path:
+    """``$RLVR_CACHE``; else ``.cache/rlvr`` in the clone this package runs from; else in the home folder."""
+    if os.environ.get("RLVR_CACHE"):
+        return Path(os.environ["RLVR_CACHE"])
+    return (_ROOT if (_ROOT / "pyproject.toml").is_file() else Path.home()) / ".cache" / "rlvr"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], info: Mapping[str, object]) -> None:
+    """Write tensors and JSON-serialisable information with a hash of both, atomically.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
+    text = json.dumps(info, sort_keys=True)
+    described = json.dumps({"info": text, "sha256": _digest(tensors, text)})
+    write_whole(path, safetensors.torch.save(tensors, {"described": described}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """The tensors and the information that ``save_tensors`` wrote.
+
+    Raises:
+        ValueError: the file is damaged, or something else wrote it.
+        FileNotFoundError: there is none.
+    """
+    data = path.read_bytes()
+    try:
+        tensors = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        described = json.loads(header["__metadata__"]["described"])
+        text, digest = described["info"], described["sha256"]
+        info = json.loads(text)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} must be a file of tensors with their hash, got a damaged one ({error})") from None
+    require(digest == _digest(tensors, text), str(path), "another content", "the content that its hash says")
+    return tensors, info
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], info: str) -> str:
+    return sha256(safetensors.torch.save(dict(tensors)) + info.encode())
