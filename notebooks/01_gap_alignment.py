@@ -391,7 +391,7 @@ ledger.check(
 # On one prompt these algorithms differ by a scalar, so a learning rate that suits one suits the other after rescaling.
 # Between prompts the scalar differs with $J$: that is chapter 4.
 
-# %%
+# %% tags=["hide-input"]
 success = np.linspace(0, 1, 201)
 fig, ax = figures.panels(height=3.2)
 for group_size in (2, 4, 16):
@@ -637,7 +637,7 @@ ledger.check(
     printed="half of the gain for steps up to [alignment]+ / (2 (L + 8 G^2)) (secondary source, v3)",
 )
 
-# %%
+# %% tags=["hide-input"]
 fig, axes = figures.panels(columns=2, height=3.1)
 lengths = np.linspace(0, 2.2, 200)
 example = bandit.SoftmaxBandit.random(seed, correct=2)
@@ -863,7 +863,7 @@ ledger.check(
     printed="success may stall when the progress is bounded; no two-sided bound (secondary source)",
 )
 
-# %%
+# %% tags=["hide-input"]
 fig, axes = figures.panels(columns=2, height=3.3)
 for cosine, run in held.items():
     median = np.median(expit(run["after"]), axis=1)
@@ -1014,7 +1014,7 @@ ledger.check(
     printed="one prompt only; reviewers asked for several",
 )
 
-# %%
+# %% tags=["hide-input"]
 fig, ax = figures.panels(height=3.4)
 kinds = (("clear", clear, "C0"), ("not decided by the theorem", ~clear, "C1"))
 for label, chosen, color in kinds:
@@ -1237,7 +1237,7 @@ ledger.check(
     printed="a bound with L + 8 G^2; the measured curvature is ours",
 )
 
-# %%
+# %% tags=["hide-input"]
 fig, axes = figures.panels(columns=2, height=3.0)
 axes[0].plot(expit(after), label="exact success")
 axes[0].plot(
@@ -1446,7 +1446,7 @@ for name, run in runs.items():
         f"  {name:24} {cosine.mean():5.2f} {cosine.min():6.2f} {(cosine < 0).mean():6.0%}"
     )
 
-# %%
+# %% tags=["hide-input"]
 fig, axes = figures.panels(columns=2, height=3.2)
 for name, run in runs.items():
     axes[0].plot(expit(run[..., 1]).mean(1), label=name)

@@ -36,7 +36,7 @@ def real_array(name: str, value: ArrayLike, ndim: int | None = None) -> np.ndarr
     try:
         array = np.asarray(value)
         require(array.dtype.kind in "bifu", name, value, "an array of real numbers")
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from None
     array = array.astype(np.float64, copy=False)
     if ndim is not None:

@@ -2,7 +2,7 @@
 
 A chain of h steps multiplies h elements of a group of order n; the answer is right when the product is. Always read
 success through y = (P - 1/n) / (1 - 1/n), which is 0 at chance and 1 when every answer is right.
-P2 is arXiv 2602.14872 v1, whose theorems treat one horizon a stage; "derived here" is machine-checked in chapter 3.
+P2 is arXiv 2602.14872 v1, whose theorems treat one horizon a stage; "derived here" is checked in the tests.
 
 >>> from rlvr_lib import symmetric_group, uniform_error_success, walk_success
 >>> import numpy as np

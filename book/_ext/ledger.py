@@ -1,5 +1,6 @@
 """Directives that print the published results: ``ledger`` the claims, ``runs`` the provenance of each run."""
 
+import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -7,6 +8,8 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
+import rlvr_lib
+from rlvr_lib.files import sha256
 from rlvr_lib.provenance import read_stamp
 from rlvr_lib.results import finished_results
 
@@ -115,7 +118,7 @@ class Runs(Published):
     """Run time, date, versions and hardware of every published run."""
 
     def run(self):
-        header = ("notebook", "profile", "run time", "date", "hardware", "versions")
+        header = ("notebook", "profile", "run time", "size", "date", "hardware", "versions")
         rows = []
         for result in self.results():
             stamp = read_stamp(result.stamp_file)
@@ -124,16 +127,52 @@ class Runs(Published):
                     stamp.notebook,
                     stamp.profile,
                     f"{stamp.runtime_s:.0f} s",
+                    self.size(stamp),
                     stamp.date,
                     ", ".join(f"{name} {value}" for name, value in stamp.hardware.items()),
                     ", ".join(f"{name} {value}" for name, value in stamp.versions.items()),
                 )
             )
-        return [table(header, rows, (16, 8, 8, 12, 26, 30))]
+        return [table(header, rows, (16, 8, 8, 8, 12, 22, 26))]
+
+    def size(self, stamp):
+        """Size of the executed notebook, where it is the one the book shows."""
+        notebook = Path(self.env.srcdir) / "notebooks" / f"{stamp.notebook}.ipynb"
+        shown = notebook.is_file() and sha256(notebook.read_bytes()) == stamp.outputs["notebook"]
+        return f"{notebook.stat().st_size / 1000:.0f} kB" if shown else "not shown"
+
+
+class Sizes(SphinxDirective):
+    """Lines of code of the library, by part."""
+
+    def run(self):
+        root = Path(rlvr_lib.__file__).parent
+        parts = {"theorems, claims and reproduction": root.glob("*.py"), "testbeds": root.glob("testbeds/*.py")}
+        rows = [
+            (name, str(len(files)), str(sum(len(file.read_text().splitlines()) for file in files)))
+            for name, files in ((name, list(found)) for name, found in parts.items())
+        ]
+        return [table(("part of the library", "modules", "lines"), rows, (40, 10, 10))]
+
+
+class Benchmarks(SphinxDirective):
+    """Ratios of the last benchmark runs, each against the baseline measured beside it."""
+
+    def run(self):
+        file = Path(self.env.srcdir) / "results" / "benchmarks.json"
+        self.env.note_dependency(str(file))
+        rows = [
+            (row["name"], f"{row['ratio']:.2g} {row['meaning']}", row["baseline"], str(row["repeats"]), saved["date"])
+            for _, saved in sorted(json.loads(file.read_text()).items())
+            for row in saved["rows"]
+        ]
+        return [table(("what", "ratio (median)", "baseline", "repeats", "date"), rows, (32, 22, 28, 8, 12))]
 
 
 def setup(app):
     app.add_directive("ledger", Ledger)
+    app.add_directive("sizes", Sizes)
+    app.add_directive("benchmarks", Benchmarks)
     app.add_directive("ledger-summary", Summary)
     app.add_directive("runs", Runs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

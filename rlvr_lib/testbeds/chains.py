@@ -36,8 +36,8 @@ class WordProblems:
     Attributes:
         group: its ``table`` multiplies.
         horizon: [P], steps of each chain, not decreasing; T is the last and largest.
-        name: [*runs, P, T], which name each step needs; ignored beyond the horizon.
-        element: [*runs, P, N], the element that the clause of each name carries; -1 where there is no such clause.
+        name: [..., P, T], which name each step needs; ignored beyond the horizon.
+        element: [..., P, N], the element that the clause of each name carries; -1 where there is no such clause.
 
     Raises:
         ValueError: horizons that decrease, shapes that disagree, a name or element out of range, or a step that needs

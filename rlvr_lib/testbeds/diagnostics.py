@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from rlvr_lib import threshold
 from rlvr_lib.arguments import integer
+from rlvr_lib.baseline import gradient_snr
 from rlvr_lib.files import write_whole
 from rlvr_lib.scores import rollout_squared_norms, second_order
 from rlvr_lib.testbeds.grpo import GRPO, Step, train
@@ -46,10 +48,10 @@ class AlongStep:
     @property
     def critical_step(self) -> float | None:
         """2 (1 - J) [gap alignment]+ / l, l = -w' Hess(log J) w; None where l is not positive: every step gains."""
-        if self.success == 0:
-            return None
-        curvature = (self.slope / self.success) ** 2 - self.second / self.success
-        return 2 * max(self.slope, 0.0) / (self.success * curvature) if curvature > 0 else None
+        alignment = self.gap_alignment
+        curvature = (self.slope / self.success) ** 2 - self.second / self.success if self.success > 0 else 0.0
+        defined = alignment is not None and curvature > 0
+        return float(threshold.critical_step(self.success, alignment, curvature)) if defined else None
 
 
 def along_step(testbed: QwenTestbed, rollout: Rollout, direction: Float[np.ndarray, " d"]) -> AlongStep:
@@ -76,13 +78,9 @@ def prompt_gradients(testbed: QwenTestbed, rollout: Rollout, settings: GRPO) -> 
 
 
 def signal_to_noise(gradients: Float[torch.Tensor, "Q d"]) -> float | None:
-    """Unbiased estimate of the squared mean over the estimated variance of the mean of Q independent rows."""
-    count = len(gradients)
-    if count < 2:
-        return None
-    mean = gradients.mean(0)
-    noise = float((gradients - mean).square().sum() / (count - 1) / count)
-    return (float(mean.square().sum()) - noise) / noise if noise > 0 else None
+    """``rlvr_lib.baseline.gradient_snr``, or None for a single row or rows without noise."""
+    differ = len(gradients) > 1 and bool((gradients != gradients[0]).any())
+    return gradient_snr(gradients.numpy()) if differ else None
 
 
 def diagnose(testbed: QwenTestbed, step: Step, settings: GRPO, seed: int) -> dict[str, float | None]:

@@ -11,9 +11,10 @@ from statistics import median
 
 import numpy as np
 
-from rlvr_lib.groups import FiniteGroup, alternating_group, cyclic_group, quaternion_group, symmetric_group
+from rlvr_lib.groups import FiniteGroup, alternating_group, cyclic_group, symmetric_group
 
 REPEATS = 15
+FASTER = "times faster than the baseline"
 
 
 def repeated_convolution(group: FiniteGroup, f: np.ndarray, power: int) -> np.ndarray:
@@ -48,10 +49,9 @@ def seconds(call: Callable[[], np.ndarray]) -> float:
 def run() -> list[dict]:
     """Rows with name, baseline, ratio (baseline time over Fourier time, median) and repeats."""
     rows = []
-    smaller = [symmetric_group(3), quaternion_group(), symmetric_group(4), alternating_group(5)]
-    for group in (*smaller, cyclic_group(96), symmetric_group(5)):
+    for group in (symmetric_group(3), alternating_group(5), cyclic_group(96), symmetric_group(5)):
         f = np.random.default_rng(0).dirichlet(np.ones(group.order))
-        for power in (5, 45, 1000, 10_000):
+        for power in (5, 45, 10_000):
             for baseline in (repeated_convolution, repeated_squaring):
                 np.testing.assert_allclose(group.convolve_power(f, power), baseline(group, f, power), atol=1e-12)
                 ratios = [
@@ -60,7 +60,15 @@ def run() -> list[dict]:
                     for _ in range(REPEATS)
                 ]
                 name = f"{group.name}, order {group.order}, L = {power}"
-                rows.append({"name": name, "baseline": baseline.__name__, "ratio": median(ratios), "repeats": REPEATS})
+                rows.append(
+                    {
+                        "name": name,
+                        "baseline": baseline.__name__.replace("_", " "),
+                        "ratio": median(ratios),
+                        "meaning": FASTER,
+                        "repeats": REPEATS,
+                    }
+                )
     return rows
 
 

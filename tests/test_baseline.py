@@ -1,0 +1,469 @@
+"""Theorem 5 against sums over all outcomes of a group, written-out loops and limits.
+
+Everything is exact up to rounding; random bandits only choose the instances.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
+from rlvr_lib.advantages import group_advantages
+from rlvr_lib.baseline import (
+    baseline_loss,
+    critical_energy_ratio,
+    gradient_snr,
+    gradient_variance,
+    leave_one_out_baselines,
+    mean_baseline_loss,
+    mean_of_others,
+    optimal_baseline,
+    pooled_baselines,
+    snr_learning_rate,
+    squared_signal,
+    two_gradient_baseline,
+    two_gradient_estimate,
+)
+from rlvr_lib.gap import policy_gradient
+from rlvr_lib.responses import Responses, score_energies, success_rate
+from rlvr_lib.testbeds.bandit import SoftmaxBandit
+
+seeds = st.integers(0, 2**32 - 1)
+open_unit = st.floats(1e-6, 1 - 1e-6)
+ratios = st.floats(1e-3, 1e3)
+
+
+def bandit_responses(seed, arms=4, correct=2):
+    return SoftmaxBandit.random(seed, arms=arms, dimension=3, correct=correct).enumerate()
+
+
+def tabular(J, correct, wrong):
+    """A tabular softmax with equally likely correct and equally likely wrong arms."""
+    arms = correct + wrong
+    reward = (np.arange(arms) < correct).astype(float)
+    prob = np.where(reward == 1, J / correct, (1 - J) / wrong)
+    return Responses(reward, np.eye(arms) - prob, prob)
+
+
+def energies(r):
+    return (r.score**2).sum(1)
+
+
+def second_moment(r, baseline):
+    return r.prob @ ((r.reward - baseline) ** 2 * energies(r))
+
+
+class Groups:
+    """Every ordered group of ``size`` responses: probability [o], reward and energy [o, size], score [o, size, d]."""
+
+    def __init__(self, r, size):
+        arms = np.array(list(itertools.product(range(len(r)), repeat=size)))
+        self.prob, self.reward, self.score = r.prob[arms].prod(1), r.reward[arms], r.score[arms]
+        self.energy = (self.score**2).sum(-1)
+
+    def terms(self, baseline):
+        """(r_i - b_i) s_i, [o, size, d], for baselines that broadcast to [o, size]."""
+        return (self.reward - baseline)[..., None] * self.score
+
+    def mean_and_variance(self, baseline):
+        estimate = self.terms(baseline).mean(1)
+        mean = self.prob @ estimate
+        return mean, self.prob @ ((estimate - mean) ** 2).sum(1)
+
+    def mean_squared_signal(self, baseline):
+        """Expectation of the U-statistic over the terms of one group."""
+        return self.prob @ [squared_signal(rows) for rows in self.terms(baseline)]
+
+    def leave_one_out(self):
+        return np.array([leave_one_out_baselines(*pair) for pair in zip(self.reward, self.energy, strict=True)])
+
+
+# 5a
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("baseline", [-0.5, 0.0, 0.3, 1.0])
+def test_mean_and_variance_over_all_groups(size, baseline):
+    r = bandit_responses(size)
+    mean, variance = Groups(r, size).mean_and_variance(baseline)
+    np.testing.assert_allclose(mean, policy_gradient(r), atol=3e-15)
+    assert variance == pytest.approx(gradient_variance(r, baseline, samples=size), rel=1e-12)
+
+
+@given(seeds, st.floats(-2, 2))
+def test_variance_on_samples_is_that_of_drawing_from_the_sample(seed, baseline):
+    rng = np.random.default_rng(seed)
+    r = Responses(rng.integers(0, 2, 9), rng.standard_normal((9, 3)))
+    expected = ((r.reward - baseline)[:, None] * r.score).var(axis=0).sum()
+    assert gradient_variance(r, baseline) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_variance_of_many_baselines_at_once():
+    r, baseline = bandit_responses(5), np.linspace(-1, 2, 6).reshape(2, 3)
+    variance = gradient_variance(r, baseline, samples=3)
+    assert variance.shape == (2, 3)
+    assert variance[1, 2] == gradient_variance(r, 2.0, samples=3)
+
+
+@given(seeds, st.floats(-1, 2))
+def test_optimal_baseline_minimises_and_the_excess_is_quadratic(seed, baseline):
+    r = bandit_responses(seed)
+    best = optimal_baseline(r)
+    assert 0 < best < 1
+    found = minimize_scalar(lambda b: gradient_variance(r, b), bracket=(-1, 2)).x
+    assert best == pytest.approx(found, abs=1e-6)
+    excess = gradient_variance(r, baseline, samples=3) - gradient_variance(r, best, samples=3)
+    assert excess == pytest.approx((baseline - best) ** 2 * (r.prob @ energies(r)) / 3, rel=1e-9, abs=1e-14)
+
+
+@given(seeds)
+def test_optimal_baseline_from_success_and_energy_ratio(seed):
+    r = bandit_responses(seed)
+    J, (correct, wrong) = success_rate(r), score_energies(r)
+    assert optimal_baseline(r) == pytest.approx(J / (J + (1 - J) * wrong / correct), rel=1e-9)
+
+
+@given(st.floats(-15, 15))
+def test_two_arms_have_no_variance_at_the_optimal_baseline(log_odds):
+    r = SoftmaxBandit([log_odds], [[[0.5], [-0.5]]], [[1, 0]]).enumerate()
+    J = success_rate(r)
+    assert optimal_baseline(r) == pytest.approx(1 - J, rel=1e-9)
+    assert gradient_variance(r, 1 - J) <= 1e-15 * second_moment(r, 1 - J)
+
+
+def test_optimal_baseline_where_all_rewards_agree():
+    assert optimal_baseline(Responses([1, 1], [[1.0], [2.0]])) == 1
+    assert optimal_baseline(Responses([0, 0], [[1.0], [0.0]])) == 0
+
+
+# 5b
+
+
+def test_loss_of_any_and_of_the_mean_baseline_on_three_thousand_bandits():
+    rng = np.random.default_rng(0)
+    worse, limit = 0, 0
+    for seed in range(3000):
+        arms = int(rng.integers(3, 8))
+        r = bandit_responses(seed, arms, int(rng.integers(1, arms)))
+        J, (correct, wrong) = success_rate(r), score_energies(r)
+        ratio, b = wrong / correct, float(rng.uniform(-1, 2))
+        least = second_moment(r, optimal_baseline(r))
+        rounding = 1e-12 + 1e-14 / (J * (1 - J))  # that of 1 - J and of rewards minus a baseline near 0 or 1
+        assert mean_baseline_loss(J, ratio) == pytest.approx(second_moment(r, J) / least, rel=rounding)
+        assert baseline_loss(J, ratio, b) == pytest.approx(second_moment(r, b) / least, rel=rounding)
+        assert baseline_loss(J, ratio, optimal_baseline(r)) == pytest.approx(1, abs=rounding)
+        mean_is_worse = second_moment(r, J) > second_moment(r, 0)
+        assert mean_is_worse == (ratio > critical_energy_ratio(J))
+        worse, limit = worse + mean_is_worse, limit + (ratio > 2)
+    assert 100 < worse < 2900
+    assert limit != worse  # the wrong condition, without the success rate, would not have passed
+
+
+@given(open_unit, ratios)
+def test_mean_baseline_is_one_of_the_baselines(J, ratio):
+    assert mean_baseline_loss(J, ratio) == pytest.approx(baseline_loss(J, ratio, J), rel=1e-9)
+    assert mean_baseline_loss(J, ratio) >= 1
+    assert mean_baseline_loss(J, 1.0) == 1
+
+
+@given(open_unit)
+def test_mean_and_no_baseline_tie_at_the_critical_ratio(J):
+    ratio = critical_energy_ratio(J)
+    assert mean_baseline_loss(J, ratio) == pytest.approx(baseline_loss(J, ratio, 0.0), rel=1e-9)
+    assert mean_baseline_loss(J, 1.01 * ratio) > baseline_loss(J, 1.01 * ratio, 0.0)
+    assert mean_baseline_loss(J, 0.99 * ratio) < baseline_loss(J, 0.99 * ratio, 0.0)
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 7])
+def test_one_correct_response_makes_the_mean_ever_worse(wrong):
+    constant = []
+    for failure in (1e-2, 1e-4, 1e-6):
+        r = tabular(1 - failure, 1, wrong)
+        correct_energy, wrong_energy = score_energies(r)
+        loss = mean_baseline_loss(success_rate(r), wrong_energy / correct_energy)
+        assert optimal_baseline(r) < 2 * failure
+        constant.append(loss * failure)
+        assert gradient_variance(r, success_rate(r)) > gradient_variance(r, 0.0)
+    assert constant[-1] == pytest.approx(2 * wrong / (wrong + 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("correct", [2, 3, 5])
+def test_several_correct_responses_make_the_mean_optimal(correct):
+    excess = []
+    for failure in (1e-2, 1e-4, 1e-6):
+        r = tabular(1 - failure, correct, 3)
+        correct_energy, wrong_energy = score_energies(r)
+        ratio = wrong_energy / correct_energy
+        excess.append(mean_baseline_loss(success_rate(r), ratio) - 1)
+        if failure < 1e-5:
+            assert ratio == pytest.approx((correct + 1) / (correct - 1), rel=1e-4)
+            assert gradient_variance(r, success_rate(r)) < 1e-3 * gradient_variance(r, 0.0)
+    np.testing.assert_allclose(np.array(excess[1:]) / excess[:-1], 1e-2, rtol=0.1)
+
+
+# 5c
+
+
+def written_out(reward, energy):
+    baselines = []
+    for i in range(len(reward)):
+        others = [j for j in range(len(reward)) if j != i]
+        total = sum(energy[j] for j in others)
+        weighted = sum(reward[j] * energy[j] for j in others)
+        baselines.append(weighted / total if total > 0 else sum(reward[j] for j in others) / len(others))
+    return baselines
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.just(0.0) | st.floats(1e-9, 1e9)), min_size=2, max_size=8))
+def test_leave_one_out_baselines_written_out(pairs):
+    reward, energy = np.array(pairs, float).T
+    baselines = leave_one_out_baselines(reward, energy)
+    np.testing.assert_allclose(baselines, written_out(reward, energy), rtol=1e-12)
+    assert ((baselines >= 0) & (baselines <= 1)).all()
+    for i, b in enumerate(baselines):
+        others = np.delete(reward, i)
+        if np.ptp(others) == 0:
+            assert b == others[0]
+
+
+def test_leave_one_out_survives_a_dominant_own_energy():
+    np.testing.assert_allclose(leave_one_out_baselines([1, 1, 0], [1e20, 3.0, 1.0]), [0.75, 1, 1])
+    np.testing.assert_array_equal(leave_one_out_baselines([1, 0, 1], [2.0, 0.0, 0.0]), [0.5, 1, 1])
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=4, max_size=4), min_size=1, max_size=5))
+def test_mean_of_others_with_equal_weights_is_the_rloo_baseline(groups):
+    reward = np.array(groups, float)
+    advantage = reward - mean_of_others(reward, np.ones_like(reward))
+    np.testing.assert_allclose(advantage, group_advantages(reward, "rloo"), atol=1e-12)
+
+
+@given(st.lists(st.integers(0, 1), min_size=2, max_size=2), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
+def test_groups_of_two_make_leave_one_out_rloo_and_grpo_coincide(reward, first, second):
+    advantage = np.array(reward) - leave_one_out_baselines(reward, [first, second])
+    np.testing.assert_array_equal(advantage, group_advantages(reward, "rloo"))
+    np.testing.assert_array_equal(advantage, group_advantages(reward, "grpo"))
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_leave_one_out_is_unbiased_and_in_sample_is_not(size):
+    r = bandit_responses(2)
+    groups = Groups(r, size)
+    mean, _ = groups.mean_and_variance(groups.leave_one_out())
+    np.testing.assert_allclose(mean, policy_gradient(r), atol=3e-15)
+    in_sample = (groups.reward * groups.energy).sum(1, keepdims=True) / groups.energy.sum(1, keepdims=True)
+    mean, _ = groups.mean_and_variance(in_sample)
+    assert np.linalg.norm(mean - policy_gradient(r)) > 0.05 * np.linalg.norm(policy_gradient(r))
+
+
+def group_pairs(first, second, size):
+    """Every pair of groups of two prompts: two ``Groups`` whose rows go together, with the joint probability."""
+    one, two = Groups(first, size), Groups(second, size)
+    rows = np.array(list(itertools.product(range(len(one.prob)), range(len(two.prob))))).T
+    joint = one.prob[rows[0]] * two.prob[rows[1]]
+    for groups, row in ((one, rows[0]), (two, rows[1])):
+        groups.prob, groups.reward, groups.score, groups.energy = (
+            joint,
+            groups.reward[row],
+            groups.score[row],
+            groups.energy[row],
+        )
+    return one, two
+
+
+def test_pooled_baselines_over_all_pairs_of_groups():
+    first, second = bandit_responses(3, arms=3, correct=1), bandit_responses(4, arms=3, correct=2)
+    one, two = group_pairs(first, second, 2)
+    reward, energy = np.stack([one.reward, two.reward], 1), np.stack([one.energy, two.energy], 1)
+    baselines = np.array([pooled_baselines(*pair) for pair in zip(reward, energy, strict=True)])
+    np.testing.assert_allclose(baselines[:, 0], (two.reward * two.energy).sum(1) / two.energy.sum(1), rtol=1e-12)
+    for groups, r, b in ((one, first, baselines[:, :1]), (two, second, baselines[:, 1:])):
+        mean, _ = groups.mean_and_variance(b)
+        np.testing.assert_allclose(mean, policy_gradient(r), atol=3e-15)
+
+
+@given(seeds, st.integers(2, 5), st.integers(1, 4))
+def test_pooled_baselines_written_out(seed, count, size):
+    rng = np.random.default_rng(seed)
+    reward, energy = rng.integers(0, 2, (count, size)), rng.exponential(1, (count, size))
+    energy *= rng.integers(0, 2, (count, 1))
+    expected = []
+    for p in range(count):
+        others = np.arange(count) != p
+        r, e = reward[others].ravel(), energy[others].ravel()
+        expected.append((r * e).sum() / e.sum() if e.sum() > 0 else r.mean())
+    np.testing.assert_allclose(pooled_baselines(reward, energy), expected, rtol=1e-12)
+
+
+def test_pooling_repairs_leave_one_out_where_one_response_is_almost_certain():
+    r = tabular(0.95, 1, 2)
+    one, two = group_pairs(r, r, 3)
+    _, leave_one_out = one.mean_and_variance(one.leave_one_out())
+    pooled = (two.reward * two.energy).sum(1, keepdims=True) / two.energy.sum(1, keepdims=True)
+    _, from_the_other = one.mean_and_variance(pooled)
+    least = gradient_variance(r, optimal_baseline(r), samples=3)
+    assert gradient_variance(r, success_rate(r), samples=3) > 5 * least
+    assert least < from_the_other < leave_one_out
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_two_gradients_have_the_moments_whose_ratio_is_the_optimal_baseline(size):
+    r = bandit_responses(6)
+    groups = Groups(r, size)
+    correct = (groups.reward[..., None] * groups.score).sum(1)
+    wrong = ((1 - groups.reward)[..., None] * groups.score).sum(1)
+    total = correct + wrong
+    assert groups.prob @ (correct * total).sum(1) == pytest.approx(size * r.prob @ (r.reward * energies(r)), rel=1e-12)
+    assert groups.prob @ (total**2).sum(1) == pytest.approx(size * r.prob @ energies(r), rel=1e-12)
+    for c, w, terms in zip(correct[:20], wrong[:20], groups.terms(0.3)[:20], strict=True):
+        np.testing.assert_allclose(two_gradient_estimate(c, w, 0.3, size), terms.mean(0), atol=1e-15)
+
+
+def test_two_gradient_baseline_is_exact_on_every_batch_of_a_uniform_policy():
+    bandit = SoftmaxBandit.random(7, arms=4, dimension=3)
+    r = bandit.at(np.zeros(3)).enumerate()
+    groups = Groups(r, 3)
+    correct = (groups.reward[..., None] * groups.score).sum(1)
+    wrong = ((1 - groups.reward)[..., None] * groups.score).sum(1)
+    assert two_gradient_baseline(correct, wrong) == pytest.approx(optimal_baseline(r), rel=1e-12)
+
+
+# 5d
+
+
+@given(seeds, st.integers(2, 7), st.integers(1, 4))
+def test_squared_signal_is_the_mean_over_pairs(seed, n, d):
+    gradients = np.random.default_rng(seed).standard_normal((n, d))
+    pairs = [gradients[i] @ gradients[j] for i in range(n) for j in range(n) if i != j]
+    assert squared_signal(gradients) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+def test_signal_and_snr_may_be_negative():
+    assert squared_signal([[1.0, 0.0], [-1.0, 0.0]]) == -1
+    assert gradient_snr([[1.0, 0.0], [-1.0, 0.0]]) == -1
+    assert snr_learning_rate(-1.0, 2.0) == 0
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_group_statistic_is_biased_under_leave_one_out_baselines_only(size):
+    r = bandit_responses(8, arms=3, correct=1)
+    groups, truth = Groups(r, size), (policy_gradient(r) ** 2).sum()
+    for fixed in (0.0, 0.4):
+        assert groups.mean_squared_signal(fixed) == pytest.approx(truth, rel=1e-12)
+    rloo = mean_of_others(groups.reward, np.ones_like(groups.reward))
+    assert groups.mean_squared_signal(rloo) / truth == pytest.approx(1 + 1 / (size - 1) ** 2, rel=1e-12)
+    assert abs(groups.mean_squared_signal(groups.leave_one_out()) / truth - 1) > 0.01
+
+
+@pytest.mark.parametrize("drawn", [2, 3, 4])
+def test_statistic_between_prompts_with_and_without_replacement(drawn):
+    gradients = np.random.default_rng(9).standard_normal((5, 3))
+    mean = gradients.mean(0)
+    spread = ((gradients - mean) ** 2).sum(1).mean()
+    with_replacement = [squared_signal(gradients[list(q)]) for q in itertools.product(range(5), repeat=drawn)]
+    assert np.mean(with_replacement) == pytest.approx(mean @ mean, rel=1e-12)
+    without = [squared_signal(gradients[list(q)]) for q in itertools.permutations(range(5), drawn)]
+    assert np.mean(without) == pytest.approx(mean @ mean - spread / 4, rel=1e-12)
+
+
+@given(seeds, st.integers(2, 7), st.integers(1, 4), st.floats(1e-250, 1e250))
+def test_snr_is_rows_over_the_noise_scale_and_free_of_units(seed, n, d, scale):
+    gradients = np.random.default_rng(seed).standard_normal((n, d)) + 1.0
+    noise_scale = gradients.var(axis=0, ddof=1).sum() / squared_signal(gradients)
+    assert gradient_snr(scale * gradients) == pytest.approx(n / noise_scale, rel=1e-9, abs=1e-12)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
+def test_snr_learning_rate_is_the_top_of_the_parabola(signal, noise, smoothness):
+    def gain(rate):
+        return rate * signal - smoothness / 2 * rate**2 * (signal + noise)
+
+    snr = signal / noise
+    best = snr_learning_rate(snr, smoothness)
+    assert gain(best) == pytest.approx(signal / (2 * smoothness) * snr / (1 + snr), rel=1e-9)
+    assert gain(best) > max(gain(0.9 * best), gain(1.1 * best))
+
+
+def signal_to_noise(r, baseline):
+    return (policy_gradient(r) ** 2).sum() / gradient_variance(r, baseline)
+
+
+def test_fall_of_the_snr_is_an_effect_of_the_mean_baseline_with_one_correct_response():
+    low, high = tabular(0.9, 1, 3), tabular(0.999, 1, 3)
+    assert signal_to_noise(high, success_rate(high)) < 0.05 * signal_to_noise(low, success_rate(low))
+    assert signal_to_noise(high, optimal_baseline(high)) > signal_to_noise(low, optimal_baseline(low))
+
+
+def test_snr_falls_for_every_baseline_with_several_correct_responses():
+    low, high = tabular(1 - 1e-4, 2, 3), tabular(1 - 1e-6, 2, 3)
+    for baseline in (success_rate, optimal_baseline):
+        fall = signal_to_noise(high, baseline(high)) / signal_to_noise(low, baseline(low))
+        assert fall == pytest.approx(1e-2, rel=1e-2)
+
+
+# Bad input
+
+
+GROUP = np.ones((2, 2))
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        (gradient_variance, (bandit_responses(0), np.nan), "baseline"),
+        (gradient_variance, (bandit_responses(0), 0.5, 0), "samples"),
+        (gradient_variance, (bandit_responses(0), 0.5, 1.5), "samples"),
+        (optimal_baseline, (Responses([1, 0], np.zeros((2, 2))),), "score"),
+        (baseline_loss, (1.0, 1.0, 0.5), "success"),
+        (baseline_loss, (0.5, 0.0, 0.5), "energy_ratio"),
+        (baseline_loss, (0.5, 1.0, np.inf), "baseline"),
+        (mean_baseline_loss, (0.0, 1.0), "success"),
+        (mean_baseline_loss, (1.0, 1.0), "success"),
+        (mean_baseline_loss, (0.5, 0.0), "energy_ratio"),
+        (mean_baseline_loss, (0.5, -1.0), "energy_ratio"),
+        (critical_energy_ratio, (1.0,), "success"),
+        (mean_of_others, ([1.0, 2.0], [1.0]), "weight"),
+        (mean_of_others, ([1.0, 2.0], [1.0, -1.0]), "weight"),
+        (mean_of_others, ([1.0], [1.0]), "value"),
+        (mean_of_others, (1.0, 1.0), "value"),
+        (leave_one_out_baselines, ([1], [1.0]), "reward"),
+        (leave_one_out_baselines, ([], []), "reward"),
+        (leave_one_out_baselines, ([1, 0.5], [1.0, 1.0]), "reward"),
+        (leave_one_out_baselines, (GROUP, GROUP), "reward"),
+        (leave_one_out_baselines, ([1, 0], [1.0]), "score_energy"),
+        (leave_one_out_baselines, ([1, 0], [1.0, -1.0]), "score_energy"),
+        (leave_one_out_baselines, ([1, 0], [1.0, np.nan]), "score_energy"),
+        (pooled_baselines, ([1, 0], [1.0, 1.0]), "reward"),
+        (pooled_baselines, ([[1, 0]], [[1.0, 1.0]]), "reward"),
+        (pooled_baselines, (np.ones((2, 0)), np.ones((2, 0))), "reward"),
+        (pooled_baselines, (GROUP, -GROUP), "score_energy"),
+        (pooled_baselines, (GROUP, np.ones((2, 3))), "score_energy"),
+        (two_gradient_baseline, ([1.0], [1.0]), "correct_sums"),
+        (two_gradient_baseline, (GROUP, np.ones((1, 2))), "wrong_sums"),
+        (two_gradient_baseline, (GROUP, -GROUP), "correct_sums"),
+        (two_gradient_baseline, (np.ones((0, 2)), np.ones((0, 2))), "correct_sums"),
+        (two_gradient_estimate, ([1.0], [1.0, 2.0], 0.5, 2), "wrong_sum"),
+        (two_gradient_estimate, ([1.0], [1.0], [0.5], 2), "baseline"),
+        (two_gradient_estimate, ([1.0], [1.0], 0.5, 0), "samples"),
+        (squared_signal, ([[1.0, 2.0]],), "gradients"),
+        (squared_signal, ([1.0, 2.0],), "gradients"),
+        (squared_signal, ([[1.0], [np.nan]],), "gradients"),
+        (gradient_snr, ([[1.0, 2.0]],), "gradients"),
+        (gradient_snr, ([[0.1, 0.2]] * 3,), "gradients"),
+        (gradient_snr, ([[0.0], [0.0]],), "gradients"),
+        (snr_learning_rate, (1.0, 0.0), "smoothness"),
+        (snr_learning_rate, (np.nan, 1.0), "snr"),
+    ],
+)
+def test_bad_input_is_named(function, arguments, name):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        function(*arguments)
+
+
+def test_losses_of_extreme_energy_ratios_are_finite():
+    assert math.isfinite(mean_baseline_loss(0.5, 1e-300))
+    assert math.isfinite(baseline_loss(0.5, 1e300, 0.5))
