@@ -12,7 +12,7 @@ import math
 import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,7 +25,11 @@ Relation = Literal["equal to", "at least", "at most"]
 Verdict = Literal["holds", "holds-sharper", "holds-with-limits", "contradicted", "not-judged", "not-tested-here"]
 Testbed = Literal["bandit", "transformer", "qwen", "none"]
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 MIME = "application/vnd.rlvr.claims+json"
+WIDTH = 74
+"""Columns of a claim's text, which a page of the book shows without scrolling."""
 
 
 class Sabotage(BaseModel):
@@ -34,7 +38,7 @@ class Sabotage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     broken: str
-    measured: float
+    measured: Finite
     rejected: bool
 
 
@@ -53,10 +57,10 @@ class Claim(BaseModel):
     testbed: Testbed
     statement: str
     kind: Kind
-    predicted: float
+    predicted: Finite
     relation: Relation
-    measured: float
-    tolerance: float = Field(ge=0)
+    measured: Finite
+    tolerance: Finite = Field(ge=0)
     false_alarm: float = Field(ge=0, lt=1)
     smallest_effect: float | None
     verdict: Verdict
@@ -93,7 +97,7 @@ class Claim(BaseModel):
             *(f"SABOTAGE ACCEPTED: {broken}" for broken in self.accepted_sabotages),
         ]
         return "\n".join(
-            textwrap.fill(line, 84, initial_indent="  " * (k > 0), subsequent_indent="    ")
+            textwrap.fill(line, WIDTH, initial_indent="  " * (k > 0), subsequent_indent="    ")
             for k, line in enumerate(lines)
         )
 

@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+import yaml
 from conftest import ROOT
 
 from rlvr_lib.doctor import browser
@@ -97,6 +98,16 @@ def test_theorems_are_numbered_and_references_resolve(visit):
     assert len(titles) >= 5
     assert all(re.match(r"Theorem \d+", title) for title in titles)
     assert "??" not in page.locator("article").inner_text()
+
+
+def test_launch_buttons_lead_to_the_one_public_address(visit):
+    page = visit("notebooks/01_gap_alignment")
+    links = [link.get_attribute("href") for link in page.locator("a[href^='https://']").all()]
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"].removeprefix(
+        "https://github.com/"
+    )
+    for service in ("colab.research.google.com/github", "mybinder.org/v2/gh", "github.com"):
+        assert any(link.startswith(f"https://{service}/{address}") for link in links), service
 
 
 def test_ledger_lists_every_published_claim(visit):

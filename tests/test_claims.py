@@ -111,9 +111,11 @@ def test_json_has_every_field_of_the_contract_and_comes_back():
             from_json(damaged)
 
 
-def test_numbers_that_json_cannot_hold_are_refused():
-    with pytest.raises(ValueError, match="JSON"):
-        to_json([check(measured=math.inf)])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_numbers_that_are_not_finite_are_refused(value):
+    for changes in ({"measured": value}, {"predicted": value}, {"sabotages": {"broken": value}}):
+        with pytest.raises(ValidationError, match="finite"):
+            check(**changes)
 
 
 def test_agreement_is_about_verdicts_and_exact_numbers():
