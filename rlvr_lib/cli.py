@@ -23,16 +23,14 @@ def main() -> None:
     """Entry point: bad input is one line and exit code 2, an interrupt exit code 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app(standalone_mode=True)
-    except ValueError as error:
+        app()
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            typer.echo("rlvr: interrupted; what is finished is kept, and the same command goes on from there", err=True)
+        raise
+    except (ValueError, OSError) as error:
         typer.echo(f"rlvr: {error}", err=True)
-        sys.exit(BAD_INPUT)
-    except OSError as error:
-        typer.echo(f"rlvr: {error}", err=True)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        typer.echo("rlvr: interrupted; finished notebooks are kept", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(BAD_INPUT if isinstance(error, ValueError) else FAILED)
 
 
 def _settings(pairs: list[str]) -> dict[str, str]:
