@@ -1357,19 +1357,11 @@ batch = (*tracked, *qwen.task.draw(8 - qwen_prompts, generator))
 
 def along(start, step, prompt, points=5):
     """Log-odds of a prompt and two derivatives along a step, at evenly spaced points of it."""
-    found = []
-    for t in np.linspace(0, 1, points):
-        J, first, second = qwen.at(start + t * step).derivatives_along(
-            prompt, step
-        )
-        v = J * (1 - J)
-        found.append(
-            (
-                np.log(J / (1 - J)),
-                first / v,
-                second / v - (1 - 2 * J) * (first / v) ** 2,
-            )
-        )
+    places = [start + t * step for t in np.linspace(0, 1, points)]
+    found = [
+        qwen.at(place).derivatives_along(prompt, step, of="log_odds")
+        for place in places
+    ]
     return np.array(found).T
 
 
@@ -1384,15 +1376,10 @@ def follow(settings, seed):
             step.after.double().numpy(),
         )
         for prompt in tracked:
-            value, slope, second = along(before, after - before, prompt)
-            J, gradient = qwen.at(before).exact(prompt)
-            cosine = (
-                slope[0]
-                * J
-                * (1 - J)
-                / np.linalg.norm(gradient)
-                / np.linalg.norm(after - before)
-            )
+            step_taken = after - before
+            value, slope, second = along(before, step_taken, prompt)
+            _, gap = qwen.at(before).log_odds_and_gap(prompt)
+            cosine = slope[0] / np.linalg.norm(gap) / np.linalg.norm(step_taken)
             found.append(
                 (
                     value[0],
@@ -1491,19 +1478,20 @@ def half_gain_run(stretch=1.0, count=qwen_steps):
     """Log-odds and progress of steps along the exact gap, each stretched from the longest allowed."""
     theta, prompt, odds, progress = qwen.theta, tracked[0], [], [0.0]
     for _ in range(count):
-        J, gradient = qwen.at(theta).exact(prompt)
-        alignment = np.linalg.norm(gradient) / (J * (1 - J))
-        eta = stretch * allowed(theta, unit(gradient), alignment, prompt)
-        odds.append(np.log(J / (1 - J)))
-        theta = theta + eta * unit(gradient)
+        value, gap = qwen.at(theta).log_odds_and_gap(prompt)
+        alignment = np.linalg.norm(gap)
+        eta = stretch * allowed(theta, unit(gap), alignment, prompt)
+        odds.append(value)
+        theta = theta + eta * unit(gap)
         progress.append(progress[-1] + eta * alignment)
-    J, _ = qwen.at(theta).exact(prompt)
-    return np.array([*odds, np.log(J / (1 - J))]), np.array(progress)
+    return np.array(
+        [*odds, qwen.at(theta).log_odds_and_gap(prompt)[0]]
+    ), np.array(progress)
 
 
 def below(odds, progress):
-    bound = success_lower_bound(expit(odds[0]), progress)
-    return int((expit(odds) < bound * (1 - 1e-9)).sum())
+    """Steps below the bound, compared as log-odds, which also tell successes near one apart."""
+    return int((odds < odds[0] + progress / 2 - 1e-9).sum())
 
 
 odds, progress = half_gain_run()

@@ -189,6 +189,36 @@ def test_exact_derivatives_against_differences(short):
     assert second == pytest.approx((above + below - 2 * exact) / h**2, rel=1e-3)
 
 
+def test_log_odds_and_gap_are_those_of_the_enumeration(short):
+    r = short.enumerate(21)
+    value, gap = short.log_odds_and_gap(21)
+    assert value == pytest.approx(float(log_odds(success_rate(r))), rel=1e-11)
+    np.testing.assert_allclose(gap, gradient_gap(r), rtol=1e-9, atol=1e-9 * np.abs(gap).max())
+    direction = np.random.default_rng(1).standard_normal(len(gap)) / 100
+    J, first, second = short.derivatives_along(21, direction)
+    odds, slope, curvature = short.derivatives_along(21, direction, of="log_odds")
+    variance = J * (1 - J)
+    assert odds == pytest.approx(value, rel=1e-12)
+    assert slope == pytest.approx(first / variance, rel=1e-9)
+    assert curvature == pytest.approx(second / variance - (1 - 2 * J) * (first / variance) ** 2, rel=1e-8)
+    with pytest.raises(ValueError, match="of must be success or log_odds"):
+        short.derivatives_along(21, direction, of="failure")
+
+
+def test_log_odds_stay_exact_where_success_rounds_to_one(short):
+    testbed, odds = short, 0.0
+    for _ in range(60):
+        odds, gap = testbed.log_odds_and_gap(21)
+        if odds > 40:
+            break
+        testbed = testbed.at(testbed.theta + 0.5 * gap / np.linalg.norm(gap))
+    assert odds > 40
+    assert 1 - testbed.exact(21)[0] < 1e-15
+    h, unit = 1e-5, gap / np.linalg.norm(gap)
+    below, above = (testbed.at(testbed.theta + sign * h * unit).log_odds_and_gap(21)[0] for sign in (-1, 1))
+    assert (above - below) / (2 * h) == pytest.approx(np.linalg.norm(gap), rel=1e-4)
+
+
 def test_large_trees_are_refused(warm):
     six = warm.task.prompt((0,) * 6)
     with pytest.raises(ValueError, match="prompt must be such that scores"):

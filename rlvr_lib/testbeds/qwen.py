@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from rlvr_lib.arguments import integer, real_array, require
 from rlvr_lib.responses import Responses
@@ -213,9 +213,20 @@ class QwenTestbed:
 
     def success(self, prompt: int, parameters: Parameters) -> Float[torch.Tensor, ""]:
         """Success rate J of a prompt as a differentiable function of the parameters, over all responses."""
+        log_probs, correct = self._judged(prompt, parameters)
+        return log_probs[correct].exp().sum()
+
+    def log_odds(self, prompt: int, parameters: Parameters) -> Float[torch.Tensor, ""]:
+        """log(J / (1 - J)) likewise; exact also where J rounds to 1."""
+        log_probs, correct = self._judged(prompt, parameters)
+        return log_probs[correct].logsumexp(0) - log_probs[~correct].logsumexp(0)
+
+    def _judged(
+        self, prompt: int, parameters: Parameters
+    ) -> tuple[Float[torch.Tensor, " n"], Bool[torch.Tensor, " n"]]:
+        """Log-probability of every response, and whether it is correct."""
         tokens, length = self.responses(prompt)
-        correct = self.task.reward([prompt], tokens[None], length[None])[0]
-        return self._all_log_probs(prompt, parameters)[correct].exp().sum()
+        return self._all_log_probs(prompt, parameters), self.task.reward([prompt], tokens[None], length[None])[0]
 
     def _all_log_probs(self, prompt: int, p: Parameters) -> Float[torch.Tensor, " n"]:
         """Log-probabilities of all responses, in the order of ``responses``."""
@@ -243,20 +254,39 @@ class QwenTestbed:
         return float(success.detach()), flat(gradient).numpy()
 
     @one_thread()
-    def derivatives_along(self, prompt: int, direction: Float[np.ndarray, " d"]) -> tuple[float, float, float]:
-        """J and its first and second derivative along a direction [d], over all responses.
+    def log_odds_and_gap(self, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
+        """Log-odds of success and their gradient, the gradient gap [d], over all responses.
 
         Raises:
-            ValueError: not a prompt, one with more than 60,000 prefixes that go on, or a wrong direction.
+            ValueError: not a prompt, or one with more than 60,000 prefixes that go on.
         """
+        p = {name: value.requires_grad_() for name, value in self._in_float64().items()}
+        value = self.log_odds(prompt, p)
+        return float(value.detach()), flat(torch.autograd.grad(value, list(p.values()))).numpy()
+
+    @one_thread()
+    def derivatives_along(
+        self, prompt: int, direction: Float[np.ndarray, " d"], of: str = "success"
+    ) -> tuple[float, float, float]:
+        """Success or its log-odds, and their first and second derivative along a direction [d], over all responses.
+
+        Args:
+            prompt: its number.
+            direction: of any length; the derivatives are those of moving by a multiple of it.
+            of: ``success`` or ``log_odds``.
+
+        Raises:
+            ValueError: not a prompt, one with more than 60,000 prefixes that go on, a wrong direction or quantity.
+        """
+        require(of in ("success", "log_odds"), "of", of, "success or log_odds")
         along = self.unflatten("direction", direction).values()
         p = {name: value.requires_grad_() for name, value in self._in_float64().items()}
-        success = self.success(prompt, p)
-        gradient = torch.autograd.grad(success, list(p.values()), create_graph=True)
+        value = getattr(self, of)(prompt, p)
+        gradient = torch.autograd.grad(value, list(p.values()), create_graph=True)
         slope = sum((g * w).sum() for g, w in zip(gradient, along, strict=True))
         hessian_product = torch.autograd.grad(slope, list(p.values()))
         second = sum((h * w).sum() for h, w in zip(hessian_product, along, strict=True))
-        return float(success.detach()), float(slope.detach()), float(second)
+        return float(value.detach()), float(slope.detach()), float(second)
 
     @one_thread()
     def enumerate(self, prompt: int) -> Responses:
