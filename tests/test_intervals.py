@@ -1,0 +1,148 @@
+"""Each bound's false-alarm rate, by exact enumeration of the sample where the sample is a count."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from rlvr_lib import intervals
+from rlvr_lib.intervals import (
+    frequency_p_value,
+    least_detectable_share,
+    mean_interval,
+    quantile_interval,
+    share_interval,
+    share_lower_bound,
+    sign_test,
+)
+
+SHARES = np.linspace(0.001, 0.999, 53)
+
+
+def miss_rate(trials, truth, covers):
+    """Probability over the number of successes that an interval built from it misses."""
+    law = binom.pmf(np.arange(trials + 1), trials, truth)
+    return sum(weight for k, weight in enumerate(law) if not covers(k))
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7, 40])
+@pytest.mark.parametrize("rate", [0.2, 0.01])
+def test_share_intervals_miss_no_more_often_than_stated(trials, rate):
+    both = [share_interval(k, trials, rate) for k in range(trials + 1)]
+    lower = [share_lower_bound(k, trials, rate) for k in range(trials + 1)]
+    for truth in SHARES:
+        assert miss_rate(trials, truth, lambda k, t=truth: both[k][0] <= t <= both[k][1]) <= rate + 1e-12
+        assert miss_rate(trials, truth, lambda k, t=truth: lower[k] <= t) <= rate + 1e-12
+
+
+def test_share_bounds_are_not_wasteful():
+    """At its own lower bound, a share reaches the count seen with exactly the false-alarm rate."""
+    for successes in (1, 5, 20):
+        bound = share_lower_bound(successes, 20, 0.01)
+        assert binom.sf(successes - 1, 20, bound) == pytest.approx(0.01, rel=1e-9)
+
+
+@given(st.integers(1, 60), st.floats(0.05, 0.95), st.floats(1e-6, 0.2))
+def test_the_least_detectable_share_is_detected_and_one_less_is_not(trials, against, rate):
+    share = least_detectable_share(trials, against, rate)
+    needed = round(share * trials)
+    if share_lower_bound(trials, trials, rate) > against:
+        assert share_lower_bound(needed, trials, rate) > against
+    assert share_lower_bound(needed - 1, trials, rate) <= against
+
+
+@pytest.mark.parametrize("trials", [5, 30, 200])
+def test_mean_intervals_miss_no_more_often_than_stated(trials):
+    """Bernoulli values, whose mean interval depends on their sum only."""
+    rate, found = 0.1, []
+    for k in range(trials + 1):
+        found.append(mean_interval(np.arange(trials) < k, 0.0, 1.0, rate))
+    for truth in SHARES:
+        assert miss_rate(trials, truth, lambda k, t=truth: found[k][0] <= t <= found[k][1]) <= rate
+
+
+def test_mean_intervals_scale_with_the_range_and_shrink_with_the_spread():
+    values = np.linspace(0.4, 0.6, 500)
+    low, high = mean_interval(values, 0, 1)
+    assert mean_interval(10 * values - 3, -3, 7) == pytest.approx((10 * low - 3, 10 * high - 3))
+    wide = mean_interval(np.linspace(0, 1, 500), 0, 1)
+    assert high - low < wide[1] - wide[0]
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("n", [1, 6, 25, 60])
+def test_quantile_intervals_miss_no_more_often_than_stated(n, quantile):
+    """Of the values 0 .. n-1 in order, how many lie below the quantile is binomial; enumerate it."""
+    rate = 0.05
+    low, high = quantile_interval(np.arange(n), quantile, rate)
+    # With k values below the true quantile it lies between value k-1 and value k.
+    missed = [k for k in range(n + 1) if low > k - 0.5 or high < k - 0.5]
+    assert binom.pmf(missed, n, quantile).sum() <= rate
+
+
+def test_the_median_needs_twenty_one_values_at_one_in_a_million():
+    assert quantile_interval(np.arange(20.0)) == (-math.inf, math.inf)
+    assert quantile_interval(np.arange(21.0)) == (0.0, 20.0)
+
+
+@pytest.mark.parametrize("trials", [1, 4, 13])
+def test_sign_tests_raise_no_more_false_alarms_than_their_level(trials):
+    p_values = [sign_test(np.where(np.arange(trials) < k, 1.0, -1.0)) for k in range(trials + 1)]
+    for level in (0.3, 0.05, 0.01):
+        assert miss_rate(trials, 0.5, lambda k, a=level: p_values[k] > a) <= level
+
+
+def test_sign_tests_leave_out_ties():
+    assert sign_test([1, 1, 1, 0, 0]) == pytest.approx(1 / 8)
+    assert sign_test([0.0, 0.0]) == 1.0
+
+
+def test_frequencies_are_accepted_from_their_law_and_rejected_from_another():
+    rng, law = np.random.default_rng(0), np.array([0.5, 0.3, 0.15, 0.05, 0.0])
+    p_values = np.array([frequency_p_value(rng.multinomial(300, law), law) for _ in range(2000)])
+    for level in (0.2, 0.05):
+        assert binom.sf((p_values <= level).sum() - 1, 2000, level) > 1e-6
+    assert frequency_p_value([150, 90, 44, 15, 1], law) == 0.0
+    assert frequency_p_value([300, 0, 0, 0, 0], law) < 1e-12
+
+
+def test_a_wrong_bound_would_be_caught():
+    """Sabotage: the normal approximation misses far more often than stated."""
+
+    def normal(k, trials=40):
+        share = k / trials
+        half = 2.576 * math.sqrt(share * (1 - share) / trials)
+        return share - half, share + half
+
+    worst = max(miss_rate(40, t, lambda k, t=t: normal(k)[0] <= t <= normal(k)[1]) for t in SHARES)
+    assert worst > 0.1
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: share_interval(3, 2), "^successes must be at most"),
+        (lambda: share_interval(-1, 2), "^successes must be an integer"),
+        (lambda: share_interval(1, 0), "^trials must be an integer"),
+        (lambda: share_lower_bound(1, 2, 0.0), "^false_alarm must be strictly between"),
+        (lambda: least_detectable_share(3, 1.0), "^against must be strictly between"),
+        (lambda: mean_interval([0.5], 0, 1), "^values must be at least two"),
+        (lambda: mean_interval([0.5, 2.0], 0, 1), r"^values must be in \[0, 1\]"),
+        (lambda: quantile_interval([]), "^values must be at least one"),
+        (lambda: quantile_interval([1.0], 0.0), "^quantile must be strictly between"),
+        (lambda: sign_test([math.nan]), "^differences must be finite"),
+        (lambda: frequency_p_value([1, 2], [1.0]), "^counts must be of shape"),
+        (lambda: frequency_p_value([0, 0], [0.5, 0.5]), "^counts must be whole"),
+        (lambda: frequency_p_value([1, 2], [0.5, 0.6]), "^prob must be non-negative and summing"),
+    ],
+)
+def test_bad_input_is_named(call, named):
+    with pytest.raises(ValueError, match=named):
+        call()
+
+
+def test_the_default_rate_is_the_ledger_s():
+    assert intervals.FALSE_ALARM == 1e-6
