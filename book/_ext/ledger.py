@@ -55,7 +55,7 @@ class Published(SphinxDirective):
 
 
 class Ledger(Published):
-    """Every published claim of a theorem, or of all."""
+    """Every published claim of a theorem, one row each, with the numbers of every profile that has it."""
 
     option_spec: ClassVar = {"theorem": directives.positive_int}
 
@@ -63,26 +63,46 @@ class Ledger(Published):
         claims = [claim for result in self.results() for claim in result.claims()]
         if "theorem" in self.options:
             claims = [claim for claim in claims if claim.theorem == self.options["theorem"]]
-        sign = {"equal to": "", "at least": "≥ ", "at most": "≤ "}
-        rows = [
-            (
-                [nodes.strong("", claim.verdict)],
-                self.story(claim),
-                [nodes.Text(sign[claim.relation] + number(claim.predicted))],
-                [nodes.Text(number(claim.measured))],
-                [nodes.Text(self.slack(claim))],
-            )
-            for claim in claims
-        ]
+        if not claims:
+            return [nodes.paragraph("", "No claim of this theorem is published yet.")]
+        by_id = {claim.id: [] for claim in claims}
+        for claim in claims:
+            by_id[claim.id].append(claim)
         header = ("verdict", "claim", "predicted", "measured", "tolerance")
-        return [table(header, rows, (12, 52, 10, 10, 16), ["rlvr-ledger"])]
+        rows = [self.row(versions) for versions in by_id.values()]
+        return [table(header, rows, (12, 50, 10, 14, 14), ["rlvr-ledger"])]
+
+    def row(self, versions):
+        """A claim's row; where all profiles agree on a cell it is printed once."""
+        sign = {"equal to": "", "at least": "≥ ", "at most": "≤ "}
+        anchor = nodes.target("", "", ids=[f"claim-{versions[0].id}"])
+        verdict = self.by_profile(versions, lambda claim: claim.verdict, nodes.strong)
+        verdict[0].insert(0, anchor)
+        return (
+            verdict,
+            self.story(versions[0]),
+            self.by_profile(versions, lambda claim: sign[claim.relation] + number(claim.predicted)),
+            self.by_profile(versions, lambda claim: number(claim.measured)),
+            self.by_profile(versions, self.slack),
+        )
+
+    @staticmethod
+    def by_profile(versions, show, node=nodes.inline):
+        """A paragraph for each profile, or one when they all say the same."""
+        shown = [show(claim) for claim in versions]
+        if len(set(shown)) == 1:
+            return [nodes.paragraph("", "", node("", shown[0]))]
+        return [
+            nodes.paragraph("", "", node("", text), nodes.Text(f" ({claim.profile})"))
+            for text, claim in zip(shown, versions, strict=True)
+        ]
 
     @staticmethod
     def story(claim):
         """What is claimed and where, what the check rejected, and what the paper printed."""
         rejected = "; ".join(s.broken for s in claim.sabotages if s.rejected)
         lines = {
-            "": f"{claim.statement} ({claim.testbed}, profile {claim.profile})",
+            "": f"{claim.statement} ({claim.testbed}, {claim.kind})",
             "rejected: ": rejected,
             f"{claim.paper} printed: ": claim.printed,
         }
@@ -99,19 +119,66 @@ class Ledger(Published):
         return f"false alarm {claim.false_alarm:.0e}, catches {number(claim.smallest_effect)}"
 
 
+VERDICTS = {
+    "contradicted": "Contradicted",
+    "holds-with-limits": "Holds within limits",
+    "holds-sharper": "Holds, with a sharper constant or wider scope",
+    "holds": "Confirmed",
+    "not-judged": "Sample too small for a verdict",
+    "not-tested-here": "Not tested here",
+}
+
+
+class Findings(Published):
+    """What a theorem's paper printed, by what became of it, each line linked to its evidence."""
+
+    required_arguments = 1
+
+    def run(self):
+        theorem = int(self.arguments[0])
+        by_id = {}  # of several profiles of a claim the one with more seeds, which is read last
+        for result in self.results():
+            for claim in result.claims():
+                if claim.theorem == theorem and claim.printed != "not stated":
+                    by_id[claim.id] = (claim, result.name)
+        rows = []
+        for verdict, title in VERDICTS.items():
+            for claim, notebook in by_id.values():
+                if claim.verdict == verdict:
+                    evidence = [
+                        nodes.reference("", "numbers", refuri=f"ledger.html#claim-{claim.id}"),
+                        nodes.Text(", "),
+                        nodes.reference("", "chapter", refuri=f"../notebooks/{notebook}.html"),
+                    ]
+                    found = f"{claim.statement} ({claim.testbed})"
+                    rows.append(([nodes.strong("", title)], claim.printed, found, evidence))
+        if not rows:
+            return [nodes.paragraph("", "No claim about this paper is published yet.")]
+        header = ("verdict", "what the paper printed", "what we checked", "evidence")
+        return [table(header, rows, (14, 30, 42, 14))]
+
+
 class Summary(Published):
-    """Counts of claims by verdict, and the family-wise false-alarm rate."""
+    """Counts of claims by verdict and profile, and the family-wise false-alarm rate of the whole ledger."""
 
     def run(self):
         claims = [claim for result in self.results() for claim in result.claims()]
-        verdicts = sorted({claim.verdict for claim in claims})
-        rows = [(verdict, str(sum(claim.verdict == verdict for claim in claims))) for verdict in verdicts]
-        rows += [
-            ("sabotages rejected", str(sum(s.rejected for claim in claims for s in claim.sabotages))),
-            ("sabotages accepted", str(sum(len(claim.accepted_sabotages) for claim in claims))),
-            ("family-wise false-alarm rate, at most", f"{sum(claim.false_alarm for claim in claims):.1e}"),
+        profiles = sorted({claim.profile for claim in claims})
+        of = {profile: [claim for claim in claims if claim.profile == profile] for profile in profiles}
+        rows = [
+            (verdict, *(str(sum(claim.verdict == verdict for claim in of[profile])) for profile in profiles))
+            for verdict in VERDICTS
+            if any(claim.verdict == verdict for claim in claims)
         ]
-        return [table(("outcome", "number"), rows, (40, 10))]
+        rows += [
+            ("sabotages rejected", *(str(sum(s.rejected for c in of[p] for s in c.sabotages)) for p in profiles)),
+            ("sabotages accepted", *(str(sum(len(c.accepted_sabotages) for c in of[p])) for p in profiles)),
+            ("sum of false-alarm rates", *(f"{sum(c.false_alarm for c in of[p]):.1e}" for p in profiles)),
+        ]
+        total = sum(claim.false_alarm for claim in claims)
+        header = ("outcome", *(f"{profile} profile" for profile in profiles))
+        bound = f"No more than {total:.1e} is the probability of any false alarm in the whole ledger."
+        return [table(header, rows, (30, *(10 for _ in profiles))), nodes.paragraph("", bound)]
 
 
 class Runs(Published):
@@ -171,6 +238,7 @@ class Benchmarks(SphinxDirective):
 
 def setup(app):
     app.add_directive("ledger", Ledger)
+    app.add_directive("findings", Findings)
     app.add_directive("sizes", Sizes)
     app.add_directive("benchmarks", Benchmarks)
     app.add_directive("ledger-summary", Summary)
