@@ -1,8 +1,8 @@
 """Run the notebooks through papermill, each into an output folder that holds only finished results.
 
 A result (``rlvr_lib.results``) is prepared in a hidden folder and put in place with its stamp last, so a run killed at
-any moment leaves the old result or the new one, and the next run continues with the notebooks that have no fresh
-stamp. One lock a notebook keeps two runs in one folder apart.
+any moment leaves the old result or the new one, or what the next run completes without executing anything again; that
+run continues with the notebooks that have no fresh stamp. One lock a notebook keeps two runs in one folder apart.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tqdm import tqdm
 from rlvr_lib import provenance
 from rlvr_lib.files import require_writable
 from rlvr_lib.notebooks import declared_parameters, read_source
-from rlvr_lib.results import NotebookFailed, Result, store
+from rlvr_lib.results import NotebookFailed, Result, settle, store
 
 KERNEL = "python3"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -144,17 +144,17 @@ def reproduce(
 def _finish(job: Job, run: Run) -> str:
     """Make one result fresh, unless it is; the message for the user."""
     result, installed = job.result, provenance.versions()
-    hidden, stem = result.out / ".partial", f"{result.name}.{result.profile}"
-    hidden.mkdir(exist_ok=True)
-    with FileLock(hidden / f"{stem}.lock"):
+    result.hidden.mkdir(exist_ok=True)
+    with FileLock(result.hidden / f"{result.stem}.lock"):
         if run.stopped.is_set():
             raise NotebookFailed("stopped before it began")
+        settle(result)
         if not run.fresh and job.is_fresh(installed):
             return f"{result.name}: up to date"
-        for leftover in hidden.glob(f"{stem}.run-*"):
+        for leftover in result.hidden.glob(f"{result.stem}.run-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         # A folder of its own: the kernel of a run that was killed may still be writing into the last one.
-        folder = Path(tempfile.mkdtemp(dir=hidden, prefix=f"{stem}.run-"))
+        folder = Path(tempfile.mkdtemp(dir=result.hidden, prefix=f"{result.stem}.run-"))
         started = time.perf_counter()
         try:
             executed = _execute(folder, job, run)

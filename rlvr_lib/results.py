@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 
 from rlvr_lib import claims, provenance
-from rlvr_lib.files import sha256, write_together
+from rlvr_lib.files import sha256, write_whole
 
 
 class NotebookFailed(Exception):
@@ -25,15 +28,29 @@ class Result:
     profile: str
 
     @property
+    def stem(self) -> str:
+        """Common part of its file names."""
+        return f"{self.name}.{self.profile}"
+
+    @property
     def files(self) -> dict[str, Path]:
         """The executed notebook and its claims."""
-        stem = f"{self.name}.{self.profile}"
-        return {"notebook": self.out / f"{stem}.ipynb", "claims": self.out / f"{stem}.json"}
+        return {"notebook": self.out / f"{self.stem}.ipynb", "claims": self.out / f"{self.stem}.json"}
 
     @property
     def stamp_file(self) -> Path:
         """The stamp, whose presence finishes the result."""
-        return self.out / "provenance" / f"{self.name}.{self.profile}.json"
+        return self.out / "provenance" / f"{self.stem}.json"
+
+    @property
+    def hidden(self) -> Path:
+        """Folder for what is unfinished, and for locks."""
+        return self.out / ".partial"
+
+    @property
+    def ready(self) -> Path:
+        """Folder of a result that is whole but not yet in its place."""
+        return self.hidden / f"{self.stem}.ready"
 
     def stamp(self) -> provenance.Stamp | None:
         """The stamp if the result is finished and whole."""
@@ -53,7 +70,10 @@ class Result:
 
 
 def store(result: Result, executed: nbformat.NotebookNode, stamp: provenance.Stamp) -> None:
-    """Put a finished result in place, the stamp last: until then the old stamp vouches for nothing that has changed.
+    """Put a finished result in place, the stamp last.
+
+    All files are written to a hidden folder first, whose renaming is the moment from which the new result counts: a
+    run killed before it leaves the old result, and one killed after it leaves what ``settle`` completes.
 
     Raises:
         NotebookFailed: the notebook published no valid claims.
@@ -64,7 +84,25 @@ def store(result: Result, executed: nbformat.NotebookNode, stamp: provenance.Sta
         "claims": claims.to_json(published_claims(executed)).encode(),
     }
     stamp = stamp.model_copy(update={"outputs": {name: sha256(data) for name, data in contents.items()}})
-    write_together({path: contents[name] for name, path in result.files.items()} | {result.stamp_file: stamp.sealed()})
+    result.hidden.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=result.hidden, prefix=f"{result.stem}.run-"))
+    try:
+        for name, data in {**contents, "stamp": stamp.sealed()}.items():
+            write_whole(folder / name, data)
+        os.replace(folder, result.ready)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    settle(result)
+
+
+def settle(result: Result) -> None:
+    """Move a result that is ready to where it belongs, also one that a killed run had begun to move."""
+    result.stamp_file.parent.mkdir(parents=True, exist_ok=True)
+    for name, path in {**result.files, "stamp": result.stamp_file}.items():
+        if (result.ready / name).exists():
+            os.replace(result.ready / name, path)
+    if result.ready.exists():
+        result.ready.rmdir()
 
 
 def published_claims(notebook: nbformat.NotebookNode) -> list[claims.Claim]:
