@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 OUT := _build/reproduced
 
-.PHONY: env reproduce test book bench lint notebooks clean
+.PHONY: env reproduce test book bench attack meta mutants audit lint notebooks clean
 
 env: .venv/.installed
 
@@ -27,6 +27,19 @@ book: env
 
 bench: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks $(ONLY)
+
+# Attacks on the project; each writes results/NAME.json, which the book's trust page shows.
+attack: env
+	$(BIN)/python -m tests.attack kills faults
+
+meta: env
+	JOBS=$(JOBS) $(BIN)/python -m tests.attack meta
+
+mutants: env
+	JOBS=$(JOBS) $(BIN)/python -m tests.attack mutants
+
+audit: env
+	$(BIN)/python -m tests.attack audit
 
 lint: env
 	$(BIN)/ruff check .

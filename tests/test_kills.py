@@ -1,11 +1,10 @@
 """Kill -9 at random moments of the real notebooks' smoke profile: whatever is finished is whole, and the rest resumes.
 
-Three kills by default; RLVR_KILLS sets another number.
+Six kills by default, every other one together with its kernels; RLVR_KILLS sets another number.
 """
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -15,9 +14,10 @@ from conftest import ROOT
 
 from rlvr_lib.notebooks import notebook_names
 from rlvr_lib.results import Result
+from tests.attack.kills import kill
 
-KILLS = int(os.environ.get("RLVR_KILLS", "3"))
-LONGEST = 35.0
+KILLS = int(os.environ.get("RLVR_KILLS", "6"))
+LONGEST = 45.0
 
 
 def reproduce(out, *options):
@@ -42,8 +42,7 @@ def test_kills_leave_nothing_corrupt_and_lose_nothing_finished(tmp_path):
         forced = ["--fresh"] if len(finished) == len(results) else []
         child = reproduce(tmp_path, *forced)
         time.sleep(moments.uniform(0.5, LONGEST))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        kill(child, with_children=number % 2 == 1)
         for result in results:
             if result.stamp_file.exists():
                 assert result.stamp(), f"after kill {number} a stamp vouches for files that are not whole"

@@ -1,0 +1,73 @@
+"""The published ledger as a whole: every claim is complete, and together they hardly ever raise a false alarm."""
+
+import ast
+import re
+from collections import Counter
+
+import pytest
+from conftest import ROOT
+
+from rlvr_lib.notebooks import notebook_names, read_source
+from rlvr_lib.results import finished_results
+
+RESULTS = finished_results(ROOT / "results")
+CLAIMS = [claim for result in RESULTS for claim in result.claims()]
+NAMES = notebook_names(ROOT / "notebooks")
+
+# What draws a conclusion from a sample: tests, and the laws that are used for nothing but intervals.
+INFERENCE = re.compile(
+    r"beta|t|f|chi2|bootstrap|permutation_test|monte_carlo_test|\w*test(_\w+)?|ttest_\w+|ks_\w+|wilcoxon|mannwhitneyu"
+    r"|kruskal|pearsonr|spearmanr|kendalltau|fisher_exact|combine_pvalues|chisquare|anderson\w*|bayes_mvs"
+)
+
+
+def test_false_alarms_of_the_whole_ledger_are_rarer_than_one_in_ten_thousand():
+    """Bonferroni over every published claim of every profile; each claim's own rate is calibrated or a bound."""
+    assert sum(claim.false_alarm for claim in CLAIMS) <= 1e-4
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.stem)
+def test_ids_are_unique_and_belong_to_the_notebook(result):
+    claims = result.claims()
+    assert claims
+    assert max(Counter(claim.id for claim in claims).values()) == 1
+    for claim in claims:
+        assert claim.id.startswith(f"{int(result.name[:2])}-{claim.testbed}-"), claim.id
+        assert claim.theorem == int(result.name[:2])
+        assert claim.profile == result.profile
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.id}-{claim.profile}")
+def test_every_claim_is_complete(claim):
+    assert len(claim.statement) > 10
+    assert claim.seeds
+    assert re.fullmatch(r"P[1-4] \(arXiv \d{4}\.\d{5}\)", claim.paper)
+    assert re.search(r"\bv\d|abstract", claim.paper_version)
+    assert claim.printed
+    if claim.judged:
+        assert claim.sabotages
+        assert not claim.accepted_sabotages
+        assert claim.smallest_effect is not None, "the power of a check is the smallest effect it would have caught"
+    if claim.kind == "exact":
+        assert claim.false_alarm == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_statistics_come_from_the_calibrated_module(name):
+    """Laws such as ``binom`` and ``norm`` may describe; what concludes from a sample is in ``rlvr_lib.intervals``."""
+    cells = read_source(ROOT / "notebooks" / f"{name}.py").cells
+    source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    used, aliases = set(), {"scipy.stats"}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "scipy.stats":
+            used |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module == "scipy":
+            aliases |= {alias.asname or alias.name for alias in node.names if alias.name == "stats"}
+        if isinstance(node, ast.Import):
+            aliases |= {alias.asname for alias in node.names if alias.name == "scipy.stats" and alias.asname}
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in aliases:
+            used.add(node.attr)
+    forbidden = sorted(name for name in used if INFERENCE.fullmatch(name))
+    assert not forbidden, f"{name} takes {', '.join(forbidden)} from scipy.stats: use rlvr_lib.intervals"
+    if 'kind="statistical"' in source:
+        assert "rlvr_lib.intervals" in source or "rlvr_lib import intervals" in source, name
