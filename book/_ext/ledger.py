@@ -223,17 +223,72 @@ class Sizes(SphinxDirective):
 
 
 class Benchmarks(SphinxDirective):
-    """Ratios of the last benchmark runs, each against the baseline measured beside it."""
+    """Ratios of the last benchmark runs, each against the baseline measured beside it, with targets where set."""
 
     def run(self):
         file = Path(self.env.srcdir) / "results" / "benchmarks.json"
         self.env.note_dependency(str(file))
         rows = [
-            (row["name"], f"{row['ratio']:.2g} {row['meaning']}", row["baseline"], str(row["repeats"]), saved["date"])
+            (
+                row["name"],
+                f"{row['ratio']:.2g} {row['meaning']}",
+                row["baseline"],
+                self.time(row),
+                self.target(row),
+                str(row["repeats"]),
+                saved["date"],
+            )
             for _, saved in sorted(json.loads(file.read_text()).items())
             for row in saved["rows"]
         ]
-        return [table(("what", "ratio (median)", "baseline", "repeats", "date"), rows, (32, 22, 28, 8, 12))]
+        header = ("what", "ratio (median)", "baseline", "time here", "target", "repeats", "date")
+        return [table(header, rows, (30, 18, 22, 8, 8, 6, 10))]
+
+    @staticmethod
+    def time(row):
+        """Median time, where it was kept."""
+        if "ms" in row:
+            return f"{row['ms']:.3g} ms"
+        return f"{row['seconds']:.2g} s" if "seconds" in row else ""
+
+    @staticmethod
+    def target(row):
+        """What the project asks of the ratio or of the time."""
+        if row.get("bound"):
+            return f"{'at least' if 'faster' in row['meaning'] else 'at most'} {row['bound']:g}"
+        limits = {"bound_ms": "ms", "bound_s": "s"}
+        return "".join(f"{row[key]:g} {unit}" for key, unit in limits.items() if row.get(key))
+
+
+class History(SphinxDirective):
+    """Ratios of every benchmark run there was, the oldest first."""
+
+    def run(self):
+        file = Path(self.env.srcdir) / "results" / "benchmark_history.jsonl"
+        self.env.note_dependency(str(file))
+        runs = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        ratios = {}
+        for run in runs:
+            for row in run["ratios"]:
+                ratios.setdefault((row["name"], row["baseline"]), []).append((run, row["ratio"]))
+        rows = [
+            (name, baseline, ", ".join(f"{ratio:.2g}" for _, ratio in found), self.when(found), self.where(found))
+            for (name, baseline), found in ratios.items()
+        ]
+        if not rows:
+            return [nodes.paragraph("", "No run yet.")]
+        return [table(("what", "baseline", "ratios", "dates", "hardware"), rows, (30, 20, 20, 15, 15))]
+
+    @staticmethod
+    def when(found):
+        """First and last date."""
+        dates = sorted({run["date"] for run, _ in found})
+        return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+
+    @staticmethod
+    def where(found):
+        """Every kind of machine."""
+        return "; ".join(sorted({f"{r['hardware']['processor']}, {r['hardware']['instructions']}" for r, _ in found}))
 
 
 def setup(app):
@@ -241,6 +296,7 @@ def setup(app):
     app.add_directive("findings", Findings)
     app.add_directive("sizes", Sizes)
     app.add_directive("benchmarks", Benchmarks)
+    app.add_directive("benchmark-history", History)
     app.add_directive("ledger-summary", Summary)
     app.add_directive("runs", Runs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

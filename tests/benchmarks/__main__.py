@@ -2,7 +2,8 @@
 
 A row has name, baseline, ratio, meaning (``times faster than`` or ``times the cost of`` the baseline) and repeats.
 
-The rows of a run replace those of the same benchmarks in ``results/benchmarks.json``, which the status page prints.
+The rows of a run replace those of the same benchmarks in ``results/benchmarks.json``, and its ratios are appended to
+``results/benchmark_history.jsonl``; the status page prints both.
 """
 
 import importlib
@@ -15,7 +16,8 @@ import pandas as pd
 from rlvr_lib.files import write_whole
 from rlvr_lib.provenance import hardware, today
 
-HISTORY = Path(__file__).parents[2] / "results" / "benchmarks.json"
+RESULTS = Path(__file__).parents[2] / "results"
+LAST, HISTORY = RESULTS / "benchmarks.json", RESULTS / "benchmark_history.jsonl"
 
 
 def main(names: list[str]) -> None:
@@ -28,9 +30,23 @@ def main(names: list[str]) -> None:
         rows = importlib.import_module(f"tests.benchmarks.bench_{name}").run()
         print(f"\n{name}: ratios to a baseline in the same run, medians\n")
         print(pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}"), flush=True)
-        saved = json.loads(HISTORY.read_text()) if HISTORY.is_file() else {}
-        saved[name] = {"date": today(), "hardware": hardware(), "rows": rows}
-        write_whole(HISTORY, (json.dumps(saved, indent=1, sort_keys=True) + "\n").encode())
+        save(name, rows)
+
+
+def save(name: str, rows: list[dict]) -> None:
+    """Replace the last run of a benchmark, and append this one to the history."""
+    run = {"date": today(), "hardware": hardware()}
+    saved = json.loads(LAST.read_text()) if LAST.is_file() else {}
+    saved[name] = {**run, "rows": rows}
+    write_whole(LAST, (json.dumps(saved, indent=1, sort_keys=True) + "\n").encode())
+    # A baseline may carry what was measured on the day, such as its rate; what it is stands before the comma.
+    ratios = [
+        {"name": row["name"], "baseline": row["baseline"].split(",")[0], "ratio": float(f"{row['ratio']:.4g}")}
+        for row in rows
+    ]
+    before = HISTORY.read_bytes() if HISTORY.is_file() else b""
+    line = json.dumps({"benchmark": name, **run, "ratios": ratios}, sort_keys=True)
+    write_whole(HISTORY, before + line.encode() + b"\n")
 
 
 if __name__ == "__main__":

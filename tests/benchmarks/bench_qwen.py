@@ -5,6 +5,7 @@ Repeats alternate between the two, and a ratio is the median over repeats, so th
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import statistics
@@ -85,36 +86,37 @@ def trl_step(testbed: QwenTestbed) -> Callable[[], float]:
 
 
 def grpo_step(repeats: int) -> list[dict]:
-    """A step of 8 prompts x 16 responses, and its distance from the floor of its matrix products."""
+    """A step of 16 responses a prompt against TRL's, and against the floor of its own matrix products."""
     task = WordProblem(symmetric_group(3), (5,), 6)
     testbed = QwenTestbed(alphabet="vocabulary").with_task(task)
-    settings = GRPO(optimizer="adamw", learning_rate=0.0)
-
-    def draw(generator: torch.Generator) -> tuple[int, ...]:
-        return task.draw(8, generator)
-
-    def run(steps: int) -> None:
-        ticks.clear()
-        train(testbed, draw, settings, steps, 0, lambda _: ticks.append(time.perf_counter()))
-
-    def ours() -> float:
-        run(STEPS)
-        return statistics.median(np.diff(ticks))
-
-    ticks: list[float] = []
-    square, rows = torch.randn(1024, 1024), []
+    rows = [floor_row("GRPO step, 32 x 16, at the warm start", testbed, 32, repeats, 3.0)]
     for when, steps in (("at the warm start", 0), ("100 steps later", 100)):
-        train(testbed, draw, GRPO(), steps, 1)
+        train(testbed, functools.partial(task.draw, 8), GRPO(), steps, 1)
         name = f"GRPO step, 8 x 16, {when}"
+        ours = functools.partial(step_time, testbed, 8, STEPS)
         rows.append(compare(name, "TRL GRPOTrainer", ours, trl_step(testbed), repeats, QUICKER, 2.5))
-        with FlopCounterMode(display=False) as counter:
-            run(1)
-        rate = 2 * 1024**3 / min(timed(lambda: square @ square) for _ in range(10))
-        million = counter.get_total_flops() / 1e6
-        floor = functools.partial(float, 1e6 * million / rate)
-        baseline = f"its matrix products, {million:.0f} MFLOP at {rate / 1e9:.0f} GFLOP/s"
-        rows.append(compare(name, baseline, ours, floor, repeats, COST, None))
+        rows.append(floor_row(name, testbed, 8, repeats))
     return rows
+
+
+def step_time(testbed: QwenTestbed, prompts: int, steps: int) -> float:
+    """Median seconds of our step at learning rate 0."""
+    settings, ticks = GRPO(optimizer="adamw", learning_rate=0.0), []
+    draw = functools.partial(testbed.task.draw, prompts)
+    train(testbed, draw, settings, steps, 0, lambda _: ticks.append(time.perf_counter()))
+    return statistics.median(np.diff(ticks)) if steps > 1 else 0.0
+
+
+def floor_row(name: str, testbed: QwenTestbed, prompts: int, repeats: int, bound: float | None = None) -> dict:
+    """Our step against the time its floating-point operations take at the rate of a large matrix product."""
+    with FlopCounterMode(display=False) as counter:
+        step_time(testbed, prompts, 1)
+    square = torch.randn(1024, 1024)
+    rate = 2 * 1024**3 / min(timed(lambda: square @ square) for _ in range(10))
+    million = counter.get_total_flops() / 1e6
+    floor = functools.partial(float, 1e6 * million / rate)
+    baseline = f"its matrix products, {million:.0f} MFLOP at {rate / 1e9:.0f} GFLOP/s"
+    return compare(name, baseline, functools.partial(step_time, testbed, prompts, STEPS), floor, repeats, COST, bound)
 
 
 def hugging_face_gradient(testbed: QwenTestbed, prompt: int, chunk: int = 2048) -> np.ndarray:
@@ -148,6 +150,42 @@ def oracle(repeats: int) -> list[dict]:
     return rows
 
 
+def other_norms(testbed: QwenTestbed, rollout, prompts: torch.Tensor, tokens: torch.Tensor) -> dict[str, Callable]:
+    """Three other ways to the squared score norms of a batch, each of which agrees with ours."""
+    from opacus.grad_sample import GradSampleModule
+
+    plain, named, mask = testbed.plain, testbed.named, rollout.mask
+    wrapped = GradSampleModule(copy.deepcopy(testbed.model).train(), loss_reduction="sum")
+
+    def loop() -> torch.Tensor:
+        norms = []
+        for row in torch.arange(len(tokens))[:, None]:
+            log_prob = plain.row_log_probs(named, prompts[row], tokens[row])[mask[row]].sum()
+            norms.append(sum((g**2).sum() for g in torch.autograd.grad(log_prob, testbed.parameters())))
+        return torch.stack(norms)
+
+    def log_prob(parameters, prompt, response, used) -> torch.Tensor:
+        return torch.where(used, plain.row_log_probs(parameters, prompt[None], response[None])[0], 0.0).sum()
+
+    def vmap() -> torch.Tensor:
+        detached = {name: value.detach() for name, value in named.items()}
+        score = torch.func.vmap(torch.func.grad(log_prob), (None, 0, 0, 0))(detached, prompts, tokens, mask)
+        return sum((g.flatten(1) ** 2).sum(1) for g in score.values())
+
+    def opacus() -> torch.Tensor:
+        wrapped.zero_grad()
+        logits = wrapped(torch.cat([prompts, tokens[:, :-1]], 1)).logits[:, prompts.shape[1] - 1 :]
+        log_probs = logits - logits[..., plain.alphabet].logsumexp(-1, keepdim=True)
+        torch.where(mask, log_probs.gather(-1, tokens[..., None])[..., 0], 0.0).sum().backward()
+        return sum((value.grad_sample.flatten(1) ** 2).sum(1) for value in wrapped.parameters())
+
+    found = {"a loop of backward passes": loop, "torch.func.vmap of the gradient": vmap, "Opacus": opacus}
+    for norms in found.values():
+        ours = np.asarray(testbed.squared_norms(rollout)).ravel()
+        np.testing.assert_allclose(norms().detach().numpy(), ours, rtol=1e-4)
+    return found
+
+
 def scores(repeats: int) -> list[dict]:
     """Scores and score norms of a batch of 128, and the scores of all 1,555 responses."""
     testbed = QwenTestbed()
@@ -167,10 +205,14 @@ def scores(repeats: int) -> list[dict]:
     def all_scores() -> float:
         return timed(lambda: task.enumerate(7))
 
-    one = "one plain backward of the batch"
+    one, ours = "one plain backward of the batch", lambda: timed(lambda: testbed.squared_norms(rollout))
+    others = [
+        compare("score norms, batch 128", name, ours, functools.partial(timed, norms), repeats, QUICKER, None)
+        for name, norms in other_norms(testbed, rollout, *inputs).items()
+    ]
     return [
-        compare("score norms, batch 128", one, lambda: timed(lambda: testbed.squared_norms(rollout)), plain,
-                5 * repeats, COST, 1.3),
+        *others,
+        compare("score norms, batch 128", one, ours, plain, 5 * repeats, COST, 1.3),
         compare("scores, batch 128", one, lambda: timed(lambda: testbed.scores(rollout)), plain, repeats, COST, None),
         compare("scores of all 1,555 responses", one, all_scores, plain, repeats, COST, None, 3000),
     ]  # fmt: skip
