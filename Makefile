@@ -30,7 +30,7 @@ bench: env
 
 # Attacks on the project; each writes results/NAME.json, which the book's trust page shows.
 attack: env
-	$(BIN)/python -m tests.attack kills faults
+	JOBS=$(JOBS) $(BIN)/python -m tests.attack kills faults machines
 
 meta: env
 	JOBS=$(JOBS) $(BIN)/python -m tests.attack meta

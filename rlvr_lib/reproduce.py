@@ -166,7 +166,7 @@ def _finish(job: Job, run: Run) -> str:
             parameters=job.parameters,
             inputs=job.inputs,
             versions=installed,
-            hardware=provenance.hardware(),
+            hardware=provenance.hardware() | {"threads": ONE_THREAD["OMP_NUM_THREADS"]},
             outputs={},
             date=provenance.today(),
             runtime_s=round(time.perf_counter() - started, 1),

@@ -57,6 +57,8 @@ def test_results_are_notebook_claims_and_stamp(project, done):
     stamp = result.stamp()
     assert stamp.parameters["seed"] == 0
     assert {"source", "requirements", "rlvr_lib.claims"} <= stamp.inputs.keys()
+    assert stamp.hardware["threads"] == "1"
+    assert {"processor", "instructions", "cores"} <= stamp.hardware.keys()
     leftovers = [path.name for path in (done / ".partial").iterdir() if not path.name.endswith(".lock")]
     assert leftovers == []
 
@@ -126,9 +128,21 @@ def test_damaged_results_are_recomputed_and_never_served(project, done, damage, 
     assert result.stamp()
 
 
-def test_clocks_play_no_part(project, done):
-    for path in done.rglob("*.*"):
-        os.utime(path, (0, 0))
+@pytest.mark.parametrize("moment", [0, 4_000_000_000])
+def test_clocks_play_no_part(project, done, moment):
+    """Files from the past or from the future, as a clock that jumps leaves them."""
+    for path in [*done.rglob("*.*"), *(project / "rlvr_lib").rglob("*.py"), *(project / "notebooks").iterdir()]:
+        os.utime(path, (moment, moment))
+    assert rerun(project, done) == []
+
+
+def test_a_clock_that_jumps_back_during_a_run_does_no_harm(project, done, monkeypatch):
+    clock = iter(range(4_000_000_000, 0, -1_000_000))
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    monkeypatch.setattr(provenance, "today", lambda: "1970-01-01")
+    assert run(project, done, fresh=True) == {"01_stub": "", "02_stub": ""}
+    monkeypatch.undo()
+    assert all(results.Result(done, name, "book").stamp().runtime_s > 0 for name in finished(done))
     assert rerun(project, done) == []
 
 
@@ -172,7 +186,7 @@ def test_a_full_disk_fails_the_notebook_and_keeps_the_old_result(project, done, 
 
 @pytest.mark.parametrize("moves", range(4))
 def test_a_run_ended_between_two_renames_leaves_the_old_or_the_new_result(project, done, monkeypatch, moves):
-    """Kill -9 hits these microseconds about once in 100,000 trials; here each gap between renames is hit once."""
+    """Random moments hardly ever fall here, see the attack ``kills``; this hits each gap between renames once."""
     result, rename, count = results.Result(done, "01_stub", "book"), os.replace, iter(range(100))
     old = result.stamp()
 
