@@ -120,7 +120,9 @@ def train(
     engine: Annotated[str, typer.Option(help="builtin: the loop in plain sight.")] = "builtin",
     seed: Annotated[int, typer.Option(min=0, help="Of prompts and responses.")] = 0,
     group_size: Annotated[int, typer.Option(min=2, help="Responses to a prompt.")] = 16,
-    estimator: Annotated[str, typer.Option(help="reinforce, dr_grpo, rloo, grpo or grpo_batch.")] = "grpo",
+    estimator: Annotated[
+        str, typer.Option(help="reinforce, dr_grpo, rloo, grpo, grpo_variance or grpo_batch.")
+    ] = "grpo",
     optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Of the optimizer.")] = 0.02,
     length_normalize: Annotated[bool, typer.Option(help="Weight each response with its inverse length.")] = False,

@@ -22,6 +22,9 @@ def test_each_estimator_against_its_definition(reward):
     for row, advantage in zip(x, group_advantages(x, "grpo"), strict=True):
         expected = (row - row.mean()) / row.std() if row.std() else np.zeros(4)
         np.testing.assert_allclose(advantage, expected, atol=1e-12)
+    for row, advantage in zip(x, group_advantages(x, "grpo_variance"), strict=True):
+        expected = (row - row.mean()) / row.var() if row.var() else np.zeros(4)
+        np.testing.assert_allclose(advantage, expected, atol=1e-12)
     pooled = np.sqrt(np.mean([row.var() for row in x]))
     expected = (x - x.mean(-1, keepdims=True)) / (pooled or 1)
     np.testing.assert_allclose(group_advantages(x, "grpo_batch"), expected, atol=1e-12)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlvr_lib import gradient_gap, group_gain, success_rate
+from rlvr_lib import gradient_gap, power_gain, success_rate
 from rlvr_lib.advantages import group_advantages
 from rlvr_lib.groups import cyclic_group, symmetric_group
 from rlvr_lib.scores import rollout_scores
@@ -55,7 +55,7 @@ def everything(testbed, prompt):
 
 
 @pytest.mark.parametrize("length_normalize", [False, True])
-@pytest.mark.parametrize("estimator", ["reinforce", "dr_grpo", "rloo", "grpo", "grpo_batch"])
+@pytest.mark.parametrize("estimator", ["reinforce", "dr_grpo", "rloo", "grpo", "grpo_variance", "grpo_batch"])
 def test_expected_gradient_over_all_groups(estimator, length_normalize):
     """The gradient of the loop's own loss, averaged over all groups of 4 of the 7 responses, against I6.
 
@@ -87,7 +87,8 @@ def test_expected_gradient_over_all_groups(estimator, length_normalize):
     elif estimator in ("reinforce", "rloo"):
         expected = success * (1 - success) * gap
     else:
-        expected = group_gain(success, 4, normalize=estimator != "dr_grpo") * gap
+        power = {"dr_grpo": 0, "grpo_variance": 2}.get(estimator, 1)
+        expected = power_gain(success, power, 4) * gap
     np.testing.assert_allclose(ascent, expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
 
 

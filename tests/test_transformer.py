@@ -217,7 +217,9 @@ def test_i5_token_scores_are_uncorrelated(case):
         np.testing.assert_allclose(responses.prob @ responses.score, 0, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("estimator", "group_size"), [("grpo", 3), ("dr_grpo", 3), ("rloo", 2), ("grpo", 2)])
+@pytest.mark.parametrize(
+    ("estimator", "group_size"), [("grpo", 3), ("dr_grpo", 3), ("rloo", 2), ("grpo", 2), ("grpo_variance", 4)]
+)
 def test_i6_over_all_groups(estimator, group_size):
     problems = draw_problems(cyclic_group(3), (2,), 1, 1, names=3)
     policy = AttentionPolicy(3, sharpness=2.0)
@@ -229,7 +231,10 @@ def test_i6_over_all_groups(estimator, group_size):
     success, gradient = testbed.exact(0)
     weight = expected_weight(estimator, group_size)(torch.tensor(success, dtype=torch.float64)).item()
     np.testing.assert_allclose(update, weight * gradient, rtol=0, atol=1e-10)
-    gain = {"rloo": success * (1 - success)}.get(estimator, group_gain(success, group_size, estimator == "grpo"))
+    gain = {
+        "rloo": success * (1 - success),
+        "grpo_variance": 1 - success**group_size - (1 - success) ** group_size,
+    }.get(estimator, group_gain(success, group_size, estimator == "grpo"))
     np.testing.assert_allclose(update, gain * gradient_gap(responses), rtol=0, atol=1e-10)
     assert np.linalg.norm(update) > 1e-2
 

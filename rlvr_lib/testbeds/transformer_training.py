@@ -80,7 +80,8 @@ def expected_weight(estimator: str, group_size: int | None) -> PromptWeight:
         return lambda success: torch.full_like(success, 1 - 1 / group_size)
     k = np.arange(1, group_size)
     log_choose = gammaln(group_size + 1) - gammaln(k + 1) - gammaln(group_size - k + 1)
-    coefficient = torch.tensor(np.exp(log_choose) * np.sqrt(k * (group_size - k)) / group_size)
+    gain = np.sqrt(k * (group_size - k)) / group_size if estimator == "grpo" else 1.0
+    coefficient = torch.tensor(np.exp(log_choose) * gain)
     correct, wrong = torch.tensor(k - 1), torch.tensor(group_size - k - 1)
 
     def weight(success: torch.Tensor) -> torch.Tensor:
