@@ -48,6 +48,7 @@ EXPORTS = {
     "walk_decay_rate": "relay",
     "walk_success": "relay",
     "curvature_bound": "curvature",
+    "curvature_constant": "curvature",
     "power_step": "curvature",
     "guaranteed_gain": "curvature",
     "guaranteed_gain_ratio": "curvature",

@@ -20,7 +20,8 @@ from rlvr_lib.responses import Responses, conditional_weights, success_rate
 def curvature_bound(success: ArrayLike, diameter: ArrayLike) -> Reals:
     """diameter^2 J (1 - J), an upper bound on the spectral norm of the Hessian of J for log-linear policies (4a).
 
-    Holds for every set of correct responses; approached as J -> 0 or 1, so no smaller constant does for all J.
+    Holds for every set of correct responses; approached as J -> 0 or 1, so no smaller constant does for all J;
+    ``curvature_constant`` is what remains of it at each J.
     Source: derived here. diameter^2 is at most twice the squared spectral norm X^2 of the feature matrix, so this is
     within 2 X^2 sigma^2, where P4 (Lemma 3.1) has 4 X^2 sigma^2.
 
@@ -33,6 +34,24 @@ def curvature_bound(success: ArrayLike, diameter: ArrayLike) -> Reals:
     """
     success, diameter = closed_interval("success", success, 0, 1), positive("diameter", diameter)
     return (diameter**2 * success * (1 - success))[()]
+
+
+def curvature_constant(success: ArrayLike) -> Reals:
+    """Largest spectral norm of the Hessian of J at a given J, over diameter^2 sigma^2 (4a, sharp, derived here).
+
+    With m = min(J, 1 - J): 1 - 2 m where m <= 1/4, and 1 / (8 m) above, so it falls from 1 at the ends to 1/4 at
+    J = 1/2. Attained by features at two points of a line: all wrong responses at one, the correct ones at the other or
+    divided between both (wrong and correct exchanged where J > 1/2).
+
+    Args:
+        success: J in [0, 1], any shape.
+
+    Raises:
+        ValueError: success outside [0, 1].
+    """
+    success = closed_interval("success", success, 0, 1)
+    minority = np.minimum(success, 1 - success)
+    return np.where(minority <= 0.25, 1 - 2 * minority, 1 / (8 * np.maximum(minority, 0.25)))[()]
 
 
 def power_step(success: ArrayLike, power: ArrayLike, diameter: ArrayLike) -> Reals:

@@ -18,6 +18,7 @@ from scipy.special import expit, logit
 from rlvr_lib.curvature import (
     best_power,
     curvature_bound,
+    curvature_constant,
     gradient_cosines,
     guaranteed_gain,
     guaranteed_gain_ratio,
@@ -91,6 +92,40 @@ def test_bound_is_approached_by_two_arms_with_unit_features(depth):
     assert norm / curvature_bound(J, math.sqrt(2)) == pytest.approx(1 - 2 * J, rel=1e-9)
     # The spectral norm X of these features is 1: the constant 2 X^2 is the bound, and 4 X^2 is not approached.
     assert curvature_bound(J, math.sqrt(2)) == pytest.approx(2 * J * (1 - J))
+
+
+def line_curvature(success, correct_at_one, wrong_at_one):
+    """Second derivative of J over sigma^2 for features 0 and 1 on a line, given where the two classes are."""
+    difference = correct_at_one - wrong_at_one
+    covariances = correct_at_one * (1 - correct_at_one) - wrong_at_one * (1 - wrong_at_one)
+    return covariances + (1 - 2 * success) * difference**2
+
+
+def test_constant_is_the_largest_over_features_at_two_points():
+    grid = np.linspace(0, 1, 401)
+    for success in (0.0, 0.03, 0.2, 0.25, 0.3, 0.45, 0.5, 0.62, 0.75, 0.9, 1.0):
+        largest = np.abs(line_curvature(success, grid[:, None], grid)).max()
+        assert curvature_constant(success) == pytest.approx(largest, abs=1e-5)
+        assert curvature_constant(success) >= largest * (1 - 1e-12)
+
+
+def test_constant_is_attained_by_the_instance_in_its_docstring():
+    for success in (0.1, 0.3, 0.45):
+        share = min(1.0, 1 / (4 * success))
+        weight = np.array([1 - success, success * share, success * (1 - share) + 1e-300])
+        case = (np.zeros((1, 1)), np.array([[[0.0], [1.0], [0.0]]]), np.array([[0.0, 1.0, 1.0]]), np.log(weight)[None])
+        norm = abs(hessians(*case)[0, 0, 0])
+        assert norm / curvature_bound(success, 1.0) == pytest.approx(curvature_constant(success), rel=1e-12)
+
+
+def test_no_bandit_is_more_curved_than_the_sharp_constant():
+    drawn = instances(5, 500, 5, 3, spread=4.0)
+    J = expit(log_odds_and_gap(*drawn)[0])
+    J, *drawn = (x[J * (1 - J) >= 1e-6] for x in (J, *drawn))
+    norm = np.linalg.norm(hessians(*drawn), 2, axis=(1, 2))
+    sharp = curvature_bound(J, feature_diameter(drawn[1])) * curvature_constant(J)
+    assert (norm <= sharp * (1 + 1e-9)).all()
+    assert (norm > 0.8 * sharp).any()
 
 
 # 4b
@@ -485,6 +520,7 @@ def test_best_weights_maximise_the_second_order_gain_of_overlapping_prompts():
         (curvature_bound, (-0.1, 1.0), "success"),
         (curvature_bound, (np.nan, 1.0), "success"),
         (curvature_bound, (0.5, 0.0), "diameter"),
+        (curvature_constant, ([0.2, 1.1],), "success"),
         (power_step, (0.0, 1.0, 1.0), "success"),
         (power_step, (0.5, 2.1, 1.0), "power"),
         (power_step, (0.5, 1.0, -1.0), "diameter"),
