@@ -40,6 +40,7 @@ EXPORTS = {
     "coset_floor": "relay",
     "escape_time": "relay",
     "handoff_exponent": "relay",
+    "next_ratio": "relay",
     "normalized_success": "relay",
     "pair_success": "relay",
     "relay_velocity": "relay",

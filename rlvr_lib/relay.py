@@ -281,6 +281,38 @@ def handoff_exponent(
     return (ratio * np.log1p(crowd * np.expm1(per_step)) / per_step)[()]
 
 
+def next_ratio(normalized_success: ArrayLike, visible: ArrayLike = 0.1, horizon: ArrayLike | None = None) -> Reals:
+    """Largest R such that horizon R h has success above chance of at least ``visible`` when horizon h has the y given.
+
+    Solves y^kappa = visible for the exponent of ``handoff_exponent``: R = ln visible / ln y for a fixed context, and
+    with a horizon the dilute R, which is smaller; it need not be such that R h is whole. Source: derived here.
+
+    >>> next_ratio([0.5, 0.9]).round(2), next_ratio(0.9, horizon=5).round(2)
+    (array([ 3.32, 21.85]), np.float64(4.37))
+
+    Args:
+        normalized_success: y of horizon h, strictly between 0 and 1.
+        visible: y that the next horizon should have, strictly between 0 and 1, at most y.
+        horizon: h > 1, for a context equal to the chain.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+    level, visible = open_unit("normalized_success", normalized_success), open_unit("visible", visible)
+    require(bool((visible <= level).all()), "visible", visible, "at most normalized_success")
+    fixed = np.log(visible) / np.log(level)
+    if horizon is None:
+        return fixed[()]
+    horizon = real_array("horizon", horizon)
+    level, fixed, horizon = np.broadcast_arrays(level, fixed, horizon)
+    low, high = np.ones(level.shape), np.asarray(fixed)
+    for _ in range(60):  # bisection: the exponent increases in R, from 1 at R = 1, and exceeds R
+        middle = (low + high) / 2
+        short = handoff_exponent(middle, horizon, level) < fixed
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return ((low + high) / 2)[()]
+
+
 def stage_time(exponent: ArrayLike) -> Reals:
     """T(kappa): time of one stage of an endless relay near saturation, every hand-off of exponent kappa (3f).
 
