@@ -112,41 +112,107 @@ def doctor() -> None:
 
 
 @app.command()
+def measure(
+    file: Annotated[Path, typer.Argument(help="JSON lines with prompt, reward and length; see the book.")],
+    threshold: Annotated[float | None, typer.Option(help="Rewards of at least this are a success.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw it into this file (.png, .pdf or .svg).")] = None,
+) -> None:
+    """Say what the theory says about logged groups of responses: no model is needed."""
+    from rlvr_lib import measure as measuring
+
+    report = measuring.measure(measuring.read_rows(file, threshold))
+    if plot is not None:
+        measuring.draw(report, plot)
+    typer.echo(measuring.to_json(report) if json else measuring.to_text(report))
+
+
+@app.command()
 def train(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for metrics.jsonl, the trained model and checkpoints.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps in all; an interrupted run goes on from its checkpoint.")],
     model: Annotated[str, typer.Option(help="tiny, a folder with a checkpoint, or a name on the hub.")] = "tiny",
-    task: Annotated[str, typer.Option(help="word (group word problem) or many (many correct answers).")] = "word",
-    engine: Annotated[str, typer.Option(help="builtin: the loop in plain sight.")] = "builtin",
+    task: Annotated[
+        str, typer.Option(help="group-word (or word), many; with the engine trl also gsm8k, math or a .jsonl file.")
+    ] = "word",
+    engine: Annotated[
+        str, typer.Option(help="builtin: the loop in plain sight; trl: any model, any machine.")
+    ] = "builtin",
     seed: Annotated[int, typer.Option(min=0, help="Of prompts and responses.")] = 0,
     group_size: Annotated[int, typer.Option(min=2, help="Responses to a prompt.")] = 16,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts a step.")] = 8,
     estimator: Annotated[
         str, typer.Option(help="reinforce, dr_grpo, rloo, grpo, grpo_variance or grpo_batch.")
     ] = "grpo",
     optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Of the optimizer.")] = 0.02,
     length_normalize: Annotated[bool, typer.Option(help="Weight each response with its inverse length.")] = False,
+    arguments: Annotated[
+        Path | None, typer.Option(help="trl: YAML file of trl.GRPOConfig; options given here win.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="trl: local file or folder, or hub name, of gsm8k or math.")] = None,
+    prompt: Annotated[str, typer.Option(help="trl: chat (the model's template) or plain.")] = "chat",
+    max_length: Annotated[int | None, typer.Option(min=1, help="trl: most tokens of a response.")] = None,
+    lora: Annotated[int, typer.Option(min=0, help="trl: rank of LoRA adapters; 0 trains everything.")] = 0,
+    world_size: Annotated[
+        int | None, typer.Option(min=1, help="trl: refuse to run on another number of processes.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="trl: steps between measurements.")] = 1,
+    scores: Annotated[str | None, typer.Option(help="trl: all, last-layer or head; default: by the model.")] = None,
+    fresh: Annotated[bool, typer.Option(help="trl: measure on another rollout, not on the step's own.")] = True,
+    success_threshold: Annotated[float | None, typer.Option(help="trl: rewards from here on are a success.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="trl: lagged or pooled optimal baseline.")] = None,
+    snr_rate: Annotated[bool, typer.Option("--snr-rate", help="trl: scale the rate with SNR / (1 + SNR).")] = False,
+    limit: Annotated[float, typer.Option(help="trl: of the rate, in critical rates.")] = 1.0,
+    beyond: Annotated[str, typer.Option(help="trl: warn of a rate beyond the limit, or lower it.")] = "warn",
 ) -> None:
     """Train with GRPO and log, for every step, what the theory says about it.
 
     Each line of metrics.jsonl has success_rate, gap_alignment, gradient_snr, critical_learning_rate and
     optimal_baseline, measured on a rollout that the step did not use; what is undefined there is null.
     """
-    if engine != "builtin":
-        raise ValueError(f"engine must be builtin in this version, got {engine!r}")
+    if engine not in ("builtin", "trl"):
+        raise ValueError(f"engine must be builtin or trl, got {engine!r}")
     from rlvr_lib.files import require_writable
-    from rlvr_lib.testbeds.diagnostics import train_builtin
-    from rlvr_lib.testbeds.grpo import GRPO
 
     require_writable(out)
-    settings = GRPO(
-        group_size=group_size,
-        estimator=estimator,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        length_normalize=length_normalize,
-    )
-    records = train_builtin(task, steps, out, seed, model, settings, progress=True)
+    given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+    if engine == "builtin":
+        if foreign := sorted(given & TRL_ONLY):
+            raise ValueError(f"{foreign[0]} must be left out, or used with --engine trl")
+        from rlvr_lib.testbeds.diagnostics import train_builtin
+        from rlvr_lib.testbeds.grpo import GRPO
+
+        settings = GRPO(
+            group_size=group_size,
+            estimator=estimator,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            length_normalize=length_normalize,
+        )
+        name = "word" if task == "group-word" else task
+        records = train_builtin(name, steps, out, seed, model, settings, prompts, progress=True)
+    else:
+        from rlvr_lib import trl_train
+        from rlvr_lib.grouped_rollout import RunFailed
+
+        asked = trl_train.loop_arguments(group_size, prompts, estimator, optimizer, learning_rate, length_normalize)
+        if arguments is not None:
+            asked = {name: value for name, value in asked.items() if given & SETS[name]}
+        if max_length is not None:
+            asked["max_completion_length"] = max_length
+        run = trl_train.Run(
+            task=task, model=model, steps=steps, seed=seed, arguments=asked, arguments_file=arguments, data=data,
+            prompt=prompt, lora=lora, world_size=world_size,
+            measure={"every": every, "fresh": fresh, "scores": scores, "success_threshold": success_threshold},
+            act={"baseline": baseline, "snr_rate": snr_rate, "limit": limit, "beyond": beyond},
+        )  # fmt: skip
+        try:
+            records = trl_train.train_trl(run, out)
+        except RunFailed as failed:
+            typer.echo(f"rlvr: {failed}", err=True)
+            raise typer.Exit(FAILED) from None
     first, last = records[0]["success_rate"], records[-1]["success_rate"]
     typer.echo(f"success {first:.2f} in the first step, {last:.2f} in the last; see {out / 'metrics.jsonl'}")
 
@@ -181,3 +247,16 @@ def z96(
             f"horizon {horizon}: greedy success {final['greedy']:.3f}, all steps right {final['right_paths']:.3f}, "
             f"visible at {report['visible'][k]}, mastered at {report['mastered'][k]}"
         )
+
+
+SETS = {
+    "num_generations": {"group_size"}, "generation_batch_size": {"group_size", "prompts"},
+    "scale_rewards": {"estimator"}, "loss_type": {"estimator", "length_normalize"}, "optim": {"optimizer"},
+    "learning_rate": {"learning_rate"},
+}  # fmt: skip
+"""Which options set an argument of the trainer; with a file of arguments only options that were given do."""
+
+TRL_ONLY = {
+    "arguments", "data", "prompt", "max_length", "lora", "world_size", "every", "scores", "fresh", "success_threshold",
+    "baseline", "snr_rate", "limit", "beyond",
+}  # fmt: skip

@@ -1,0 +1,315 @@
+"""Sums of the scores of sampled responses of any causal ``transformers`` model, on all or on some of its parameters.
+
+One batched forward pass records the inputs of the chosen modules, one backward pass to their outputs the gradients;
+their product is the score of each response. No gradient of a parameter is touched, so a training step in progress
+goes on as if nothing had happened. Left out: modules other than linear layers, embeddings and root-mean-square norms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import nn
+
+from rlvr_lib.arguments import require
+
+CHOICES = ("all", "last-layer", "head")
+MOST_COORDINATES = 2**18
+MOST_NUMBERS_AT_ONCE = 2**27
+HEAD = "output head"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """B sampled responses as a causal model reads them.
+
+    Attributes:
+        prompt_ids, prompt_mask: [B, P], prompts padded on the left, and 1 where they are not padding.
+        completion_ids, completion_mask: [B, T], responses padded on the right, likewise.
+    """
+
+    prompt_ids: Int[torch.Tensor, "B P"]
+    prompt_mask: Int[torch.Tensor, "B P"]
+    completion_ids: Int[torch.Tensor, "B T"]
+    completion_mask: Int[torch.Tensor, "B T"]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    def rows(self, part: slice) -> Sampled:
+        """Some of the responses."""
+        return Sampled(*(tensor[part] for tensor in vars(self).values()))
+
+    @property
+    def length(self) -> Int[torch.Tensor, " B"]:
+        """[B], tokens of each response."""
+        return self.completion_mask.sum(1)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Which parameters scores are taken with respect to.
+
+    Attributes:
+        choice: ``all`` (every trainable parameter; with LoRA these are the adapters), ``last-layer`` (the trainable
+            ones of the last block) or ``head`` (the output projection, trained or not).
+        parameters: the chosen tensors by name.
+        of: how many numbers are trainable in all.
+        coordinates: by name, the numbers of which sums are kept; None for all of them.
+        scale: what makes inner products over the kept coordinates unbiased for those over all chosen ones.
+    """
+
+    choice: str
+    parameters: dict[str, torch.Tensor]
+    of: int
+    coordinates: dict[str, torch.Tensor] | None
+    scale: float
+
+    def __str__(self) -> str:
+        numbers = sum(parameter.numel() for parameter in self.parameters.values())
+        kept = "" if self.coordinates is None else f", inner products over {self.width:,} of them drawn at random"
+        return f"{self.choice}: {numbers:,} numbers, {self.of:,} are trained{kept}"
+
+    @property
+    def width(self) -> int:
+        """Length of a flat vector of kept coordinates."""
+        if self.coordinates is None:
+            return sum(parameter.numel() for parameter in self.parameters.values())
+        return sum(len(kept) for kept in self.coordinates.values())
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the parameters lie in pieces on several processes (FSDP2 or DeepSpeed ZeRO-3)."""
+    return any(hasattr(parameter, "ds_id") or hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+def last_block(model: nn.Module) -> nn.Module:
+    """The last of the model's blocks: the last entry of its longest list of modules.
+
+    Raises:
+        ValueError: the model has no list of modules.
+    """
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    require(bool(lists), "scores", "last-layer for a model without a list of blocks", "all or head")
+    return max(lists, key=len)[-1]
+
+
+def choose(model: nn.Module, choice: str | None = None, most: int = MOST_COORDINATES, seed: int = 0) -> Scored:
+    """The parameters to take scores of.
+
+    Args:
+        model: a causal language model, with or without LoRA adapters.
+        choice: one of ``CHOICES``; not given, ``head`` where parameters are sharded, else ``all`` for LoRA or at most
+            ``most`` trainable numbers, else ``last-layer``.
+        most: coordinates kept in sums; of more, that many are drawn.
+        seed: of the draw.
+
+    Raises:
+        ValueError: another choice, a choice that needs whole parameters of a sharded model, no trainable parameter
+            among the chosen, or one in a module of an unknown kind.
+    """
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    of, lora = sum(value.numel() for value in trained.values()), any("lora_" in name for name in trained)
+    if choice is None:
+        choice = "head" if is_sharded(model) else "all" if lora or of <= most else "last-layer"
+    require(choice in CHOICES, "scores", choice, f"one of {', '.join(CHOICES)}")
+    whole = choice == "head" or not is_sharded(model)
+    require(whole, "scores", f"{choice} with sharded parameters", "head where parameters are sharded")
+    if choice == "head":
+        parameters = {HEAD: model.get_output_embeddings().weight}
+    elif choice == "last-layer":
+        inside = {id(value) for value in last_block(model).parameters()}
+        parameters = {name: value for name, value in trained.items() if id(value) in inside}
+    else:
+        parameters = trained
+    require(bool(parameters), "scores", f"{choice}, where nothing is trained", "a choice with a trainable parameter")
+    if choice != "head":
+        _owners(model, parameters)
+    total = sum(value.numel() for value in parameters.values())
+    if total <= most:
+        return Scored(choice, parameters, of, None, 1.0)
+    generator = torch.Generator().manual_seed(seed)
+    kept = {
+        name: torch.randint(value.numel(), (-(-most * value.numel() // total),), generator=generator).to(value.device)
+        for name, value in parameters.items()
+    }
+    return Scored(choice, parameters, of, kept, total / sum(len(index) for index in kept.values()))
+
+
+def log_probs(model: nn.Module, sampled: Sampled, temperature: float = 1.0) -> Float[torch.Tensor, " B"]:
+    """Log-probability of each response under the model's softmax at a temperature, summed over its tokens."""
+    logits = _logits(model, sampled) / temperature
+    return _picked(logits, sampled).sum(1)
+
+
+@torch.no_grad()
+def log_probs_in_parts(model: nn.Module, sampled: Sampled, temperature: float, rows: int) -> torch.Tensor:
+    """``log_probs`` without gradients, some rows at a time, in float64."""
+    parts = [slice(start, start + rows) for start in range(0, len(sampled), rows)]
+    with still(model):
+        return torch.cat([log_probs(model, sampled.rows(part), temperature).double() for part in parts])
+
+
+def score_sums(
+    model: nn.Module,
+    sampled: Sampled,
+    weights: Float[torch.Tensor, "K B"],
+    scored: Scored,
+    temperature: float = 1.0,
+) -> tuple[Float[torch.Tensor, "K width"], Float[torch.Tensor, " B"], Float[torch.Tensor, " B"]]:
+    """Weighted sums of the scores of B responses, their squared norms, and their log-probabilities.
+
+    Args:
+        model: in which ``scored`` was chosen.
+        sampled: the responses.
+        weights: [K, B], one row a sum.
+        scored: the parameters, and the coordinates of the sums that are kept. The squared norms are over all
+            coordinates of the chosen parameters.
+        temperature: of the softmax that sampled them.
+    """
+    largest = max(value.numel() for value in scored.parameters.values())
+    rows = max(1, min(len(sampled), MOST_NUMBERS_AT_ONCE // largest))
+    sums = weights.new_zeros(len(weights), scored.width)
+    energy, log_prob = weights.new_zeros(len(sampled)), weights.new_zeros(len(sampled))
+    with still(model):
+        for start in range(0, len(sampled), rows):
+            part = slice(start, start + rows)
+            log_prob[part], factors = _factors(model, sampled.rows(part), scored, temperature)
+            place = 0
+            for name, (left, right) in factors.items():
+                score = torch.bmm(left.mT, right).flatten(1)
+                energy[part] += score.square().sum(1)
+                kept = score if scored.coordinates is None else score[:, scored.coordinates[name]]
+                sums[:, place : place + kept.shape[1]] += weights[:, part] @ kept
+                place += kept.shape[1]
+    return sums * scored.scale**0.5, energy, log_prob
+
+
+@contextlib.contextmanager
+def still(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode: no dropout, no gradient checkpointing."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _factors(
+    model: nn.Module, sampled: Sampled, scored: Scored, temperature: float
+) -> tuple[Float[torch.Tensor, " B"], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """Log-probability of each response, and for each parameter two factors [B, t, o], [B, t, i] of its scores."""
+    if scored.choice == "head":
+        return _head_factors(model, sampled, temperature)
+    with _recording(model, scored) as products, torch.set_grad_enabled(scored.choice == "all"):
+        logits = _logits(model, sampled) / temperature
+        with torch.enable_grad():
+            log_prob = _picked(logits, sampled).sum(1)
+    gradients = torch.autograd.grad(log_prob.sum(), [output for _, _, output in products])
+    factors: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in scored.parameters}
+    names = {id(value): name for name, value in scored.parameters.items()}
+    for (module, inputs, _), gradient in zip(products, gradients, strict=True):
+        for parameter, left, right in _product(module, inputs, _wide(gradient), len(sampled)):
+            if id(parameter) in names:
+                factors[names[id(parameter)]].append((left, right))
+    joined = {
+        name: tuple(torch.cat(side, 1) for side in zip(*pairs, strict=True)) for name, pairs in factors.items() if pairs
+    }
+    return log_prob.detach(), joined
+
+
+def _product(module: nn.Module, inputs: torch.Tensor, gradient: torch.Tensor, batch: int):
+    """Each parameter of a module, with the two factors of the gradient of every row."""
+    if isinstance(module, nn.Embedding):
+        looked_up = F.one_hot(inputs, len(module.weight)).to(gradient.dtype)
+        if module.padding_idx is not None:
+            looked_up[..., module.padding_idx] = 0  # as autograd has it
+        yield module.weight, looked_up, gradient
+        return
+    if isinstance(module, nn.Linear):
+        gradient = gradient.reshape(batch, -1, gradient.shape[-1])
+        yield module.weight, gradient, _wide(inputs).reshape(batch, -1, inputs.shape[-1])
+        if module.bias is not None:
+            yield module.bias, gradient.sum(1, keepdim=True), gradient.new_ones(batch, 1, 1)
+        return
+    x = _wide(inputs)
+    normed = x * (x.square().mean(-1, keepdim=True) + module.variance_epsilon).rsqrt()
+    each = (gradient * normed).reshape(batch, -1, normed.shape[-1]).sum(1, keepdim=True)
+    yield module.weight, each, each.new_ones(batch, 1, 1)
+
+
+@torch.no_grad()
+def _head_factors(model: nn.Module, sampled: Sampled, temperature: float):
+    """The factors of the output projection in closed form: nothing is differentiated, so parameters may be sharded."""
+    seen: list[torch.Tensor] = []
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        logits = _logits(model, sampled) / temperature
+    finally:
+        handle.remove()
+    hidden = _wide(seen[0][:, -1 - sampled.completion_ids.shape[1] : -1])
+    error = -logits.softmax(-1) / temperature
+    error.scatter_add_(2, sampled.completion_ids[..., None], torch.full_like(error[..., :1], 1 / temperature))
+    return _picked(logits, sampled).sum(1), {HEAD: (error * sampled.completion_mask[..., None], hidden)}
+
+
+def _logits(model: nn.Module, sampled: Sampled) -> Float[torch.Tensor, "B T V"]:
+    """Logits at the places that emit the response, in at least float32."""
+    ids = torch.cat([sampled.prompt_ids, sampled.completion_ids], 1)
+    mask = torch.cat([sampled.prompt_mask, sampled.completion_mask], 1)
+    tokens = sampled.completion_ids.shape[1]
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return _wide(logits[:, -1 - tokens : -1])
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In at least float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _picked(logits: torch.Tensor, sampled: Sampled) -> Float[torch.Tensor, "B T"]:
+    chosen = torch.log_softmax(logits, -1).gather(-1, sampled.completion_ids[..., None])[..., 0]
+    return torch.where(sampled.completion_mask.bool(), chosen, 0.0)
+
+
+@contextlib.contextmanager
+def _recording(model: nn.Module, scored: Scored) -> Iterator[list]:
+    """Record module, input and output of every call of a module that owns a chosen parameter."""
+    products: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
+
+    def record(module, inputs, output):
+        products.append((module, inputs[0].detach(), output))
+
+    handles = [module.register_forward_hook(record) for module in _owners(model, scored.parameters)]
+    if scored.choice == "last-layer":
+        # What comes before the block needs no graph; inside the caller's ``no_grad`` it gets none.
+        handles.append(last_block(model).register_forward_pre_hook(_start_the_graph))
+    try:
+        yield products
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _start_the_graph(module: nn.Module, inputs: tuple) -> None:
+    torch.set_grad_enabled(True)
+
+
+def _owners(model: nn.Module, parameters: dict[str, torch.Tensor]) -> list[nn.Module]:
+    """The modules that own the parameters, each of a kind whose scores are known."""
+    wanted, owners, found = {id(value): name for name, value in parameters.items()}, [], set()
+    for module in model.modules():
+        own = [id(value) for value in module.parameters(recurse=False) if id(value) in wanted]
+        if own:
+            known = isinstance(module, nn.Linear | nn.Embedding) or hasattr(module, "variance_epsilon")
+            kind = f"{wanted[own[0]]} in a {type(module).__name__}"
+            require(known, "scores", kind, "parameters of linear layers, embeddings and root-mean-square norms")
+            owners.append(module)
+            found.update(own)
+    return owners

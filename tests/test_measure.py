@@ -1,0 +1,157 @@
+"""Logged groups without a model: the numbers, the text, the plot, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from rlvr_lib import cli, group_gain, handoff_exponent
+from rlvr_lib.measure import SuccessLaw, draw, group_sizes, measure, read_rows, success_law, to_json, to_text
+
+RNG = np.random.default_rng(0)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def rows_of(counts, size=8, **extra):
+    return [
+        {"prompt": f"p{number}", "reward": int(sample < correct), "length": 10 + 2 * (sample < correct)} | extra
+        for number, correct in enumerate(counts)
+        for sample in range(size)
+    ]
+
+
+def test_counts_are_reported_as_they_are(tmp_path):
+    report = measure(read_rows(write(tmp_path / "g.jsonl", rows_of([0, 2, 8, 6]))))
+    assert (report["groups"], report["responses"], report["group_size"]) == (4, 32, 8)
+    assert report["success_rate"] == 0.5
+    assert (report["all_failed"], report["all_solved"]) == (0.25, 0.25)
+    assert report["success_std"] == pytest.approx(2 * np.sqrt(2 * 6) / 8 / 4)
+    assert report["length"] == {"mean": 11.0, "correct": 12.0, "wrong": 10.0}
+    assert [row["success_rate"] for row in report["prompts"]] == [0, 0.25, 1, 0.75]
+    assert report["levels"] is None
+    assert report["correct_entropy"] is None
+    assert json.loads(to_json(report))["groups"] == 4
+    assert "dead groups: 25.0% all failed, 25.0% all solved" in to_text(report)
+
+
+def test_groups_are_told_apart_by_step(tmp_path):
+    rows = [row | {"step": step} for step in (0, 1) for row in rows_of([0, 4])]
+    report = measure(read_rows(write(tmp_path / "g.jsonl", rows)))
+    assert (report["groups"], report["group_size"], len(report["prompts"])) == (4, 8, 2)
+
+
+def test_law_of_success_is_found_without_the_sampling_noise():
+    """Mean and variance of J over 20,000 prompts from groups of 4: 6 standard errors, and the naive variance fails."""
+    success = RNG.beta(2, 3, 20_000)
+    correct = RNG.binomial(4, success).astype(float)
+    law = success_law(np.full(20_000, 4.0), correct)
+    assert law.mean == pytest.approx(0.4, abs=0.01)
+    assert law.variance == pytest.approx(0.04, abs=0.004)
+    assert abs((correct / 4).var() - 0.04) > 0.02
+    np.testing.assert_allclose([law.success.mean(), law.success.var()], [law.mean, law.variance], rtol=0.02)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.02, 0.98), st.floats(0, 0.9), st.integers(2, 40))
+def test_gain_left_is_a_share_that_grows_with_the_group(mean, share, size):
+    law = SuccessLaw(mean, share * mean * (1 - mean))
+    small, large = group_sizes(law, [size, size + 1])
+    assert 0 < small["grpo_gain"] <= large["grpo_gain"] <= 1 + 1e-9
+    assert small["dr_grpo_gain"] == pytest.approx(1 - 1 / size)
+    assert small["dead_groups"] >= large["dead_groups"]
+
+
+def test_prompts_all_alike_lose_what_i6_says():
+    (row,) = group_sizes(SuccessLaw(0.3, 0.0), [4])
+    assert row["grpo_gain"] == pytest.approx(group_gain(0.3, 4) / np.sqrt(0.21))
+    assert row["dead_groups"] == pytest.approx(0.3**4 + 0.7**4)
+    assert row["std_boost"] == pytest.approx(1)
+
+
+def test_std_cannot_help_in_small_groups_and_helps_more_in_large_ones():
+    """Chapter 4's boosts of std over none at the edge: 1.07 at G = 4, 1.43 at 8, 2.00 at 16 as J -> 0."""
+    edge = SuccessLaw(0.5, 0.2499)
+    boosts = {row["group_size"]: row["std_boost"] for row in group_sizes(SuccessLaw(0.5, 0.2), [2, 3, 4, 8, 16])}
+    assert boosts[2] == pytest.approx(1)
+    assert boosts[3] == pytest.approx(1)
+    assert boosts[4] == pytest.approx(1.07, abs=0.01)
+    assert boosts[8] == pytest.approx(1.43, abs=0.03)
+    assert boosts[16] == pytest.approx(2.00, abs=0.06)
+    assert all(row["grpo_gain"] is not None for row in group_sizes(edge, [4]))
+
+
+def test_levels_give_ratios_and_hand_off_exponents(tmp_path):
+    easy, hard = rows_of([7, 7], level=5), rows_of([1, 2], level=15)
+    for row in hard:
+        row["prompt"] += " hard"
+    report = measure(read_rows(write(tmp_path / "g.jsonl", easy + hard)))
+    first, second = report["levels"]
+    assert first["ratio"] is None
+    assert second["ratio"] == 3
+    assert second["handoff"] == pytest.approx(np.log(3 / 16) / np.log(7 / 8))
+    assert second["handoff_dilute"] == pytest.approx(handoff_exponent(3, 5))
+    assert "hand-off exponent" in to_text(report)
+    names = measure(pd.DataFrame([row | {"level": "easy", "success": float(row["reward"])} for row in easy]))
+    assert names["levels"][0]["handoff"] is None
+
+
+def test_entropy_of_correct_responses_needs_log_probabilities(tmp_path):
+    """Four equally likely responses, two of them correct: entropy log 2 among the correct ones."""
+    rows = [row | {"log_prob": -np.log(4)} for row in rows_of([4, 4])]
+    report = measure(read_rows(write(tmp_path / "g.jsonl", rows)))
+    assert report["correct_entropy"] == pytest.approx(np.log(2))
+    assert "entropy of the correct responses 0.69" in to_text(report)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_plot_is_written(tmp_path, suffix):
+    report = measure(read_rows(write(tmp_path / "g.jsonl", rows_of([1, 5, 8], level=3))))
+    draw(report, tmp_path / "plots" / f"a{suffix}")
+    assert (tmp_path / "plots" / f"a{suffix}").stat().st_size > 5000
+    with pytest.raises(ValueError, match="plot must be"):
+        draw(report, tmp_path / "a.txt")
+
+
+def test_command_line(tmp_path):
+    file = write(tmp_path / "g.jsonl", rows_of([0, 8]))
+    run = CliRunner().invoke(cli.app, ["measure", str(file), "--plot", str(tmp_path / "g.png")])
+    assert run.exit_code == 0
+    assert "2 groups of 8" in run.output
+    report = json.loads(CliRunner().invoke(cli.app, ["measure", str(file), "--json"]).output)
+    assert report["group_sizes"][0]["grpo_gain"] is not None or report["between_prompts_std"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "without rows"),
+        ("not json", "line 1 of .* must be JSON"),
+        ("[1, 2]", "no prompt, reward, length"),
+        ('{"prompt": "a", "reward": 1}', "no length"),
+        ('{"prompt": "a", "reward": 0.5, "length": 3}', "reward in line 1 of .* must be 0 or 1, or used with"),
+        ('{"prompt": "a", "reward": NaN, "length": 3}', "reward in line 1"),
+        ('{"prompt": "a", "reward": 1, "length": 0}', "length in line 1"),
+        ('{"prompt": "a", "reward": 1, "length": 3}', "groups of one response"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, text, said):
+    file = tmp_path / "g.jsonl"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        measure(read_rows(file))
+    with pytest.raises(ValueError, match="file that exists"):
+        read_rows(tmp_path / "none.jsonl")
+
+
+def test_partial_credit_needs_a_threshold(tmp_path):
+    rows = [{"prompt": "a", "reward": 0.1 * k, "length": 5} for k in range(10)]
+    report = measure(read_rows(write(tmp_path / "g.jsonl", rows), threshold=0.5))
+    assert report["success_rate"] == 0.5
