@@ -7,8 +7,7 @@ prompts: how much it would vary with other prompts and other responses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -112,6 +111,8 @@ class Along:
     Attributes:
         groups: their rewards.
         slope, second: [P], first and second derivative of each prompt's success rate.
+        covariance: [3, 3], of the means over prompts of success, slope and second, by sampling the responses again and
+            keeping the prompts.
         length: of the step.
         learning_rate: that made it.
     """
@@ -119,16 +120,17 @@ class Along:
     groups: Groups
     slope: Float[np.ndarray, " P"]
     second: Float[np.ndarray, " P"]
+    covariance: Float[np.ndarray, "3 3"]
     length: float
     learning_rate: float
 
     def part(self, index: np.ndarray) -> Along:
         """Some of the groups."""
-        return Along(self.groups.part(index), self.slope[index], self.second[index], self.length, self.learning_rate)
+        return replace(self, groups=self.groups.part(index), slope=self.slope[index], second=self.second[index])
 
     def values(self) -> Values:
         """Alignment with the gap, critical rate of theorem 2 and the used one over it; None for undefined."""
-        along = self._along()
+        along = AlongStep(*self._means())
         critical = along.critical_step
         return {
             "gap_alignment": along.gap_alignment,
@@ -136,36 +138,36 @@ class Along:
             "learning_rate_ratio": self.length / critical if critical else None,
         }
 
-    def excess(self, limit: float) -> float:
-        """Loss in log J over a step 1/limit as long, to second order, per unit length; above 0 beyond the limit.
+    def excess(self, limit: float) -> tuple[float, float]:
+        """J times the loss in log J over a step 1/limit as long, to second order, per unit length; its standard error.
 
         The rate is beyond ``limit`` times the critical one exactly where this is positive, also where the step points
-        downhill and no rate is small enough. Minus infinity where no response is correct: nothing can be lost.
+        downhill and no rate is short enough. The error is that of these prompts, whose success the step is to raise.
         """
-        along = self._along()
-        if along.success == 0:
-            return -math.inf
-        slope = along.slope / along.success
-        curvature = slope**2 - along.second / along.success
-        return self.length / limit * curvature / 2 - slope
+        success, slope, second = self._means()
+        if success == 0:
+            return -math.inf, 0.0
+        half = self.length / limit / 2
+        value = half * (slope**2 / success - second) - slope
+        tangent = np.array([-half * (slope / success) ** 2, 2 * half * slope / success - 1, -half])
+        return value, math.sqrt(max(tangent @ self.covariance @ tangent, 0.0))
 
-    def _along(self) -> AlongStep:
-        return AlongStep(self.groups.values()["success_rate"], float(self.slope.mean()), float(self.second.mean()))
+    def beyond(self, limit: float, errors: float) -> bool:
+        """Whether the excess over ``limit`` times the critical rate is above 0 by that many standard errors."""
+        value, error = self.excess(limit)
+        return value > errors * error
+
+    def _means(self) -> tuple[float, float, float]:
+        return self.groups.values()["success_rate"], float(self.slope.mean()), float(self.second.mean())
 
 
 def jackknife(parts: Groups | Scores | Along, prompts: int) -> dict[str, float | None]:
     """Standard error of each of ``parts.values()`` from leaving out one prompt at a time; None where undefined."""
-    left_out = _leave_one_out(lambda index: parts.part(index).values(), prompts)
-    if not left_out:
+    every = np.arange(prompts)
+    if prompts <= 2:
         return dict.fromkeys(parts.values())
+    left_out = [parts.part(np.delete(every, one)).values() for one in every]
     return {name: standard_error([values[name] for values in left_out]) for name in left_out[0]}
-
-
-def beyond(along: Along, limit: float, errors: float) -> bool:
-    """Whether the excess over ``limit`` times the critical rate is above 0 by that many standard errors."""
-    left_out = _leave_one_out(lambda index: along.part(index).excess(limit), len(along.slope))
-    error = standard_error(left_out) if left_out and all(map(math.isfinite, left_out)) else None
-    return error is not None and along.excess(limit) > errors * error
 
 
 def standard_error(values: list[float | None]) -> float | None:
@@ -173,11 +175,6 @@ def standard_error(values: list[float | None]) -> float | None:
     if len(values) < 2 or any(value is None for value in values):
         return None
     return float(np.sqrt((len(values) - 1) * np.var(values)))
-
-
-def _leave_one_out(function: Callable[[np.ndarray], object], count: int) -> list:
-    every = np.arange(count)
-    return [function(np.delete(every, one)) for one in every] if count > 2 else []
 
 
 def signal_and_noise(gram: Float[np.ndarray, "P P"]) -> tuple[float | None, float | None]:

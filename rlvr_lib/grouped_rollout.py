@@ -225,5 +225,26 @@ def along_move(
         return None
     step, weight = times * move.length, rollouts.centred()
     slope, second = (ahead - behind) / (2 * step), (ahead - 2 * middle + behind) / step**2
-    sums = [rollouts.sum_by_group(weight * value, add).cpu().numpy() for value in (slope, second + slope**2)]
-    return Along(rollouts.groups(), *(value[rollouts.kept] for value in sums), move.length, learning_rate)
+    terms = torch.stack([slope, second + slope**2])
+    sums = [rollouts.sum_by_group(weight * value, add).cpu().numpy()[rollouts.kept] for value in terms]
+    covariance = _covariance(rollouts, terms, add)
+    return Along(rollouts.groups(), *sums, covariance, move.length, learning_rate)
+
+
+def _covariance(rollouts: Rollouts, terms: Float[torch.Tensor, "2 B"], add: Sum) -> Float[np.ndarray, "3 3"]:
+    """Of the means over prompts of r and of cov(r, term), when responses are sampled again and prompts kept.
+
+    The covariance of r and x is the mean of (r - E r) (x - E x), so this product is what varies with a response.
+    """
+    present, count = ~rollouts.local_success.isnan(), rollouts.count.clamp(min=1)
+
+    def centred(value: torch.Tensor) -> torch.Tensor:
+        value = torch.where(present, value, 0.0)
+        return torch.where(present, value - (rollouts.sum_by_group(value, add) / count)[rollouts.group], 0.0)
+
+    reward = centred(rollouts.local_success)
+    each = torch.stack([reward, *(centred(reward * centred(term)) for term in terms)])
+    weight = 1 / (count * (count - 1).clamp(min=1))[rollouts.group]
+    alive = torch.as_tensor(np.isin(rollouts.group.cpu().numpy(), rollouts.kept), device=weight.device)
+    total = add((each * weight * alive) @ each.T).cpu().numpy()
+    return total / len(rollouts.kept) ** 2

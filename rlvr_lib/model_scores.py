@@ -71,7 +71,7 @@ class Scored:
     scale: float
 
     def __str__(self) -> str:
-        numbers = sum(parameter.numel() for parameter in self.parameters.values())
+        numbers = sum(numbers(parameter) for parameter in self.parameters.values())
         kept = "" if self.coordinates is None else f", inner products over {self.width:,} of them drawn at random"
         return f"{self.choice}: {numbers:,} numbers, {self.of:,} are trained{kept}"
 
@@ -79,13 +79,18 @@ class Scored:
     def width(self) -> int:
         """Length of a flat vector of kept coordinates."""
         if self.coordinates is None:
-            return sum(parameter.numel() for parameter in self.parameters.values())
+            return sum(numbers(parameter) for parameter in self.parameters.values())
         return sum(len(kept) for kept in self.coordinates.values())
 
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the parameters lie in pieces on several processes (FSDP2 or DeepSpeed ZeRO-3)."""
     return any(hasattr(parameter, "ds_id") or hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+def numbers(parameter: torch.Tensor) -> int:
+    """How many numbers a parameter has, on all processes: ZeRO-3 leaves it empty on each."""
+    return getattr(parameter, "ds_numel", None) or parameter.numel()
 
 
 def last_block(model: nn.Module) -> nn.Module:
@@ -114,7 +119,7 @@ def choose(model: nn.Module, choice: str | None = None, most: int = MOST_COORDIN
             among the chosen, or one in a module of an unknown kind.
     """
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    of, lora = sum(value.numel() for value in trained.values()), any("lora_" in name for name in trained)
+    of, lora = sum(numbers(value) for value in trained.values()), any("lora_" in name for name in trained)
     if choice is None:
         choice = "head" if is_sharded(model) else "all" if lora or of <= most else "last-layer"
     require(choice in CHOICES, "scores", choice, f"one of {', '.join(CHOICES)}")
@@ -130,12 +135,12 @@ def choose(model: nn.Module, choice: str | None = None, most: int = MOST_COORDIN
     require(bool(parameters), "scores", f"{choice}, where nothing is trained", "a choice with a trainable parameter")
     if choice != "head":
         _owners(model, parameters)
-    total = sum(value.numel() for value in parameters.values())
+    total = sum(numbers(value) for value in parameters.values())
     if total <= most:
         return Scored(choice, parameters, of, None, 1.0)
     generator = torch.Generator().manual_seed(seed)
     kept = {
-        name: torch.randint(value.numel(), (-(-most * value.numel() // total),), generator=generator).to(value.device)
+        name: torch.randint(numbers(value), (-(-most * numbers(value) // total),), generator=generator).to(value.device)
         for name, value in parameters.items()
     }
     return Scored(choice, parameters, of, kept, total / sum(len(index) for index in kept.values()))
@@ -172,7 +177,7 @@ def score_sums(
             coordinates of the chosen parameters.
         temperature: of the softmax that sampled them.
     """
-    largest = max(value.numel() for value in scored.parameters.values())
+    largest = max(numbers(value) for value in scored.parameters.values())
     rows = max(1, min(len(sampled), MOST_NUMBERS_AT_ONCE // largest))
     sums = weights.new_zeros(len(weights), scored.width)
     energy, log_prob = weights.new_zeros(len(sampled)), weights.new_zeros(len(sampled))

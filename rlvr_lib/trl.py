@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from rlvr_lib.arguments import integer, positive, require
-from rlvr_lib.group_diagnostics import Along, Values, beyond, jackknife
+from rlvr_lib.group_diagnostics import Along, Values, jackknife
 from rlvr_lib.grouped_rollout import Move, Rollouts, RunFailed, along_move, score_groups, success_of
 from rlvr_lib.model_scores import CHOICES, Sampled, Scored, choose, is_sharded
 
@@ -33,6 +33,7 @@ BASELINES = ("lagged", "pooled")
 REACTIONS = ("warn", "lower")
 DECAY = 0.9
 MOST_KEPT = 2**27
+LARGEST_RISE = 1.1
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Act:
             scores are then taken at every step); the advantage is the reward minus it. None: TRL's advantages.
         snr_rate: multiply the scheduled learning rate with SNR / (1 + SNR), both averaged over measurements.
         limit: of the ratio of the used learning rate to the critical one.
-        beyond: ``warn``, or ``lower`` the rate to the limit, beginning with the very step; None does nothing.
+        beyond: ``warn``, or ``lower`` the rate to half of the limit, beginning with the very step, and let it rise
+            again, by at most a tenth a measurement, while it is below that; None does nothing.
         errors: standard errors by which the ratio must pass the limit.
     """
 
@@ -282,16 +284,17 @@ class MeasuredGRPOTrainer(GRPOTrainer):
 
     def _react(self, along: Along, move: Move) -> None:
         ratio = along.values()["learning_rate_ratio"]
-        if self.act.beyond and beyond(along, self.act.limit, self.act.errors):
+        # Half of the critical step is the best one, as far as the second order reaches.
+        wanted = self.act.limit / 2 / ratio if ratio else 0.5
+        if self.act.beyond and along.beyond(self.act.limit, self.act.errors):
             self.memory.warnings += 1
             said = f"{ratio:.3g} times the critical one" if ratio else "too long at any size: it points off the gap"
             logger.warning("step %d: the learning rate is %s", self.state.global_step, said)
             if self.act.beyond == "lower":
-                shorter = min(0.5, self.act.limit / ratio) if ratio else 0.5
-                move.shorten(shorter)
-                self.memory.factor *= shorter
-        elif self.act.beyond == "lower" and ratio and self.memory.factor < 1:
-            self.memory.factor = min(1.0, self.memory.factor * min(2.0, max(1.0, self.act.limit / ratio)))
+                move.shorten(min(0.5, wanted))
+                self.memory.factor *= min(0.5, wanted)
+        elif self.act.beyond == "lower" and ratio:
+            self.memory.factor = min(1.0, self.memory.factor * min(max(1.0, wanted), LARGEST_RISE))
         self._log({"warnings": self.memory.warnings, "rate_factor": self.memory.factor})
 
     def _trained(self) -> list[torch.Tensor]:

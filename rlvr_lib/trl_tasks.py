@@ -77,9 +77,9 @@ def math_task(name: str, data: str | None, tokenizer: PreTrainedTokenizerBase, s
             question or an answer.
     """
     require(style in PROMPTS, "prompt", style, f"one of {', '.join(PROMPTS)}")
+    rows = _read(name, data)
     wanted = "one whose tokenizer has a chat template, or used with --prompt plain"
     require(style == "plain" or bool(tokenizer.chat_template), "model", "a tokenizer without a chat template", wanted)
-    rows = _read(name, data)
     source = data or name
     questions = [_field(source, number, row, QUESTIONS) for number, row in enumerate(rows, 1)]
     answers = [final_answer(_field(source, number, row, ANSWERS)) for number, row in enumerate(rows, 1)]

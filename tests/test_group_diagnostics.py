@@ -7,7 +7,7 @@ import pytest
 
 from rlvr_lib import gradient_cosines, gradient_snr, group_gain, squared_signal
 from rlvr_lib.baseline import pooled_baselines
-from rlvr_lib.group_diagnostics import Along, Groups, Scores, beyond, jackknife, standard_error
+from rlvr_lib.group_diagnostics import Along, Groups, Scores, jackknife, standard_error
 from rlvr_lib.testbeds.diagnostics import AlongStep
 
 RNG = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_spread_is_the_gain_of_grpo_on_average():
 @pytest.mark.parametrize("correct", [np.zeros(4), np.full(4, 8.0)])
 def test_solved_and_failed_steps_are_undefined_and_not_zero(correct):
     parts = Scores(Groups(np.full(4, 8.0), correct), *np.zeros((3, 4)), np.zeros((4, 4)), np.zeros((4, 4)))
-    values = parts.values() | Along(parts.groups, np.zeros(4), np.zeros(4), 0.1, 0.01).values()
+    values = parts.values() | Along(parts.groups, *np.zeros((2, 4)), np.zeros((3, 3)), 0.1, 0.01).values()
     undefined = {name for name, value in values.items() if value is None}
     assert undefined == {
         "gap_norm", "gradient_snr", "noise_scale", "cosine_mean", "cosine_std", "optimal_baseline", "baseline_loss",
@@ -87,26 +87,37 @@ def test_jackknife_error_of_a_mean_is_its_standard_error():
     assert standard_error([1.0, None]) is None
 
 
-def along(slope, second, length=0.2, rate=0.01, noise=0.01, prompts=12):
-    wiggle = noise * RNG.standard_normal(prompts)
-    wiggle -= wiggle.mean()
-    return Along(Groups(np.full(prompts, 10.0), np.full(prompts, 3.0)), slope + wiggle, second + wiggle, length, rate)
+def along(slope, second, length=0.2, rate=0.01, noise=0.001):
+    same = np.full(12, slope), np.full(12, second)
+    return Along(Groups(np.full(12, 10.0), np.full(12, 3.0)), *same, noise**2 * np.eye(3), length, rate)
 
 
 def test_the_excess_is_positive_exactly_beyond_the_critical_rate():
-    measured = along(0.3, -1.2)
-    exact = AlongStep(0.3, float(measured.slope.mean()), float(measured.second.mean()))
+    measured, exact = along(0.3, -1.2), AlongStep(0.3, 0.3, -1.2)
     assert measured.values()["critical_learning_rate"] == pytest.approx(exact.critical_step * 0.01 / 0.2)
     ratio = measured.values()["learning_rate_ratio"]
     assert ratio == pytest.approx(0.2 / exact.critical_step)
-    assert measured.excess(0.99 * ratio) > 0 > measured.excess(1.01 * ratio)
-    assert beyond(measured, 0.5 * ratio, 2.0)
-    assert not beyond(measured, 2 * ratio, 2.0)
-    assert not beyond(along(0.3, -1.2, noise=3.0), 0.9 * ratio, 2.0)
+    assert measured.excess(0.99 * ratio)[0] > 0 > measured.excess(1.01 * ratio)[0]
+    assert measured.beyond(0.5 * ratio, 2.0)
+    assert not measured.beyond(2 * ratio, 2.0)
+    assert not along(0.3, -1.2, noise=3.0).beyond(0.9 * ratio, 2.0)
+
+
+def test_error_of_the_excess_is_that_of_its_linear_part():
+    """Against 200,000 draws of success, slope and second with a small covariance."""
+    root = 1e-3 * RNG.standard_normal((3, 3))
+    measured = along(0.3, -1.2)
+    measured = Along(measured.groups, measured.slope, measured.second, root @ root.T, 0.2, 0.01)
+    success, slope, second = (np.array([0.3, 0.3, -1.2]) + RNG.standard_normal((200_000, 3)) @ root.T).T
+    drawn = 0.2 / 1.5 / 2 * (slope**2 / success - second) - slope
+    assert measured.excess(1.5)[0] == pytest.approx(drawn.mean(), abs=1e-4)
+    assert measured.excess(1.5)[1] == pytest.approx(drawn.std(), rel=0.02)
 
 
 def test_a_step_downhill_is_beyond_any_rate_and_a_bending_upward_within():
-    assert beyond(along(-0.3, 1.0), 1e6, 2.0)
+    assert along(-0.3, 1.0).beyond(1e6, 2.0)
     assert along(-0.3, 1.0).values()["learning_rate_ratio"] is None
-    assert not beyond(along(0.3, 2.0), 1e-6, 2.0)
+    assert not along(0.3, 2.0).beyond(1e-6, 2.0)
     assert along(0.3, 2.0).values()["critical_learning_rate"] is None
+    nothing = Along(Groups(np.full(3, 4.0), np.zeros(3)), np.zeros(3), np.zeros(3), np.zeros((3, 3)), 0.1, 0.01)
+    assert not nothing.beyond(1.0, 2.0)

@@ -1,4 +1,4 @@
-"""What each process of the two-process tests runs: one step on stored responses, or one of FSDP2.
+"""What each process of the two-process tests runs: two steps on stored responses, then scores of a sharded model.
 
 ``torchrun --nproc_per_node 2 two_processes.py FOLDER`` reads ``FOLDER/rollout.pt`` and writes what it logged, and the
 gradient and parameters, to ``FOLDER/<processes>.pt``.
@@ -17,6 +17,7 @@ torch.set_num_threads(1)
 
 from trl_runs import Replay, build, warm  # noqa: E402
 
+from rlvr_lib.model_scores import Sampled, choose, is_sharded, score_sums  # noqa: E402
 from rlvr_lib.testbeds.grpo import flat  # noqa: E402
 from rlvr_lib.trl import MeasuredGRPOTrainer  # noqa: E402
 from rlvr_lib.trl_tasks import TrainingTask, group_task  # noqa: E402
@@ -53,7 +54,28 @@ def main(folder: Path) -> None:
         ]
         kept = {"logs": logs, "gradient": trainer.gradient, "parameters": flat(testbed.parameters())}
         torch.save(kept, folder / f"{processes}.pt")
+    if processes > 1:
+        sharded_scores(replay)
     trainer.accelerator.end_training()
+
+
+def sharded_scores(replay: Replay) -> None:
+    """With parameters in pieces (FSDP2) the head is chosen, and its scores are those of the whole model."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    whole, model = warm().model, warm().model
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    sampled = Sampled(replay.prompts, torch.ones_like(replay.prompts), replay.tokens[0], replay.mask[0].long())
+    weights, scored = torch.eye(len(sampled)), choose(model)
+    assert is_sharded(model)
+    assert scored.choice == "head"
+    expected = score_sums(whole, sampled, weights, choose(whole, "head"))
+    for found, right in zip(score_sums(model, sampled, weights, scored), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5)
 
 
 if __name__ == "__main__":
