@@ -116,27 +116,29 @@ def leave_one_out_baselines(reward: ArrayLike, score_energy: ArrayLike) -> Float
     Raises:
         ValueError: a wrong shape, fewer than two responses, a reward that is not 0 or 1, a negative energy.
     """
-    reward, score_energy = _rewards_and_energies(reward, score_energy, ndim=1)
+    reward, score_energy = _rewards_and_energies(reward, score_energy)
+    require(reward.ndim == 1, "reward", f"shape {reward.shape}", "an array of 1 dimension(s)")
     require(len(reward) >= 2, "reward", f"{len(reward)} response(s)", "at least two responses")
     return mean_of_others(reward, score_energy)
 
 
-def pooled_baselines(reward: ArrayLike, score_energy: ArrayLike) -> Float[np.ndarray, " P"]:
-    """b* estimated for each group from all responses of the OTHER groups, [P] (5c, derived here).
+def pooled_baselines(reward: ArrayLike, score_energy: ArrayLike) -> Float[np.ndarray, "... P"]:
+    """b* estimated for each group from all responses of the OTHER groups, [..., P] (5c, derived here).
 
     Leaves the gradient unbiased, and is informative also for a group whose rewards agree. Where the energies of the
     other groups are all zero, the mean of their rewards.
 
     Args:
-        reward: [P, G], 0 or 1, a row a group, P >= 2.
-        score_energy: [P, G], |s|^2 of each response, at least 0.
+        reward: [..., P, G], 0 or 1, a row a group, P >= 2; leading axes are independent runs.
+        score_energy: [..., P, G], |s|^2 of each response, at least 0.
 
     Raises:
         ValueError: a wrong shape, fewer than two groups, a reward that is not 0 or 1, a negative energy.
     """
-    reward, score_energy = _rewards_and_energies(reward, score_energy, ndim=2)
-    require(len(reward) >= 2 and reward.shape[1] >= 1, "reward", f"shape {reward.shape}", "[P, G] with P >= 2, G >= 1")
-    return _ratio_of_others((reward * score_energy).sum(1), score_energy.sum(1), reward.mean(1))
+    reward, score_energy = _rewards_and_energies(reward, score_energy)
+    enough = reward.ndim >= 2 and reward.shape[-2] >= 2 and reward.shape[-1] >= 1
+    require(enough, "reward", f"shape {reward.shape}", "[..., P, G] with P >= 2, G >= 1")
+    return _ratio_of_others((reward * score_energy).sum(-1), score_energy.sum(-1), reward.mean(-1))
 
 
 def two_gradient_baseline(correct_sums: ArrayLike, wrong_sums: ArrayLike) -> float:
@@ -248,9 +250,9 @@ def _sum_of_others(x: np.ndarray) -> np.ndarray:
     return before + after
 
 
-def _rewards_and_energies(reward: ArrayLike, score_energy: ArrayLike, ndim: int) -> tuple[np.ndarray, np.ndarray]:
+def _rewards_and_energies(reward: ArrayLike, score_energy: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Rewards of 0 or 1 and score energies of at least 0, of one shape."""
-    reward, energy = real_array("reward", reward, ndim=ndim), non_negative("score_energy", score_energy)
+    reward, energy = real_array("reward", reward), non_negative("score_energy", score_energy)
     other = (reward != 0) & (reward != 1)
     require(not other.any(), "reward", reward[other][:1], "0 or 1")
     require(reward.shape == energy.shape, "score_energy", f"shape {energy.shape}", f"of shape {reward.shape}")

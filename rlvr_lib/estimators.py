@@ -160,7 +160,7 @@ class RunningSnr:
 
     @property
     def value(self) -> Reals:
-        """The ratio, at least 0, one for each run; 0 before the first batch and where there is neither noise nor signal."""
+        """The ratio, at least 0, one for each run; 0 before the first batch and where nothing varies."""
         signal = np.maximum(self._signal, 0.0)
         noiseless = np.where(signal > 0, np.inf, 0.0)
         return np.divide(signal, self._noise, out=noiseless, where=self._noise > 0)[()]

@@ -297,6 +297,8 @@ def test_pooled_baselines_written_out(seed, count, size):
         r, e = reward[others].ravel(), energy[others].ravel()
         expected.append((r * e).sum() / e.sum() if e.sum() > 0 else r.mean())
     np.testing.assert_allclose(pooled_baselines(reward, energy), expected, rtol=1e-12)
+    twice = pooled_baselines(np.stack([1 - reward, reward]), np.stack([energy, energy]))
+    np.testing.assert_allclose(twice[1], expected, rtol=1e-12)
 
 
 def test_pooling_repairs_leave_one_out_where_one_response_is_almost_certain():

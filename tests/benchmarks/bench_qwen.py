@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rlvr_lib.groups import symmetric_group
 from rlvr_lib.testbeds.grpo import GRPO, one_thread, train
 from rlvr_lib.testbeds.qwen import QwenTestbed
+from rlvr_lib.testbeds.rollout import Rollout
 from rlvr_lib.testbeds.tasks import EQUALS, PAD, WordProblem
 
 QUICKER, COST = "times faster than the baseline", "times the cost of the baseline"
@@ -150,71 +151,65 @@ def oracle(repeats: int) -> list[dict]:
     return rows
 
 
-def other_norms(testbed: QwenTestbed, rollout, prompts: torch.Tensor, tokens: torch.Tensor) -> dict[str, Callable]:
-    """Three other ways to the squared score norms of a batch, each of which agrees with ours."""
-    from opacus.grad_sample import GradSampleModule
+def opacus_norms(testbed: QwenTestbed, rollout: Rollout) -> Callable[[], torch.Tensor]:
+    """Squared score norms by opacus, which keeps the gradient of every sample."""
+    from opacus import GradSampleModule
 
-    plain, named, mask = testbed.plain, testbed.named, rollout.mask
-    wrapped = GradSampleModule(copy.deepcopy(testbed.model).train(), loss_reduction="sum")
+    model = GradSampleModule(copy.deepcopy(testbed.model).train(), loss_reduction="sum", strict=False)
+    prompts = testbed.task.prompt_tokens(rollout.prompts).repeat_interleave(rollout.reward.shape[1], 0)
+    rows = torch.cat([prompts, rollout.tokens[:, :-1]], 1)
+    column = testbed.plain.column[rollout.tokens].clamp(min=0)[..., None]
+    positions = torch.arange(rows.shape[1]).expand(len(rows), -1)
 
-    def loop() -> torch.Tensor:
-        norms = []
-        for row in torch.arange(len(tokens))[:, None]:
-            log_prob = plain.row_log_probs(named, prompts[row], tokens[row])[mask[row]].sum()
-            norms.append(sum((g**2).sum() for g in torch.autograd.grad(log_prob, testbed.parameters())))
-        return torch.stack(norms)
+    def norms() -> torch.Tensor:
+        model.zero_grad(set_to_none=True)
+        logits = model(input_ids=rows, use_cache=False, position_ids=positions).logits[:, prompts.shape[1] - 1 :]
+        log_prob = torch.log_softmax(logits[..., testbed.plain.alphabet], -1).gather(-1, column)[..., 0]
+        torch.where(rollout.mask, log_prob, 0.0).sum().backward()
+        return sum(value.grad_sample.flatten(1).square().sum(1) for value in model.parameters())
 
-    def log_prob(parameters, prompt, response, used) -> torch.Tensor:
-        return torch.where(used, plain.row_log_probs(parameters, prompt[None], response[None])[0], 0.0).sum()
-
-    def vmap() -> torch.Tensor:
-        detached = {name: value.detach() for name, value in named.items()}
-        score = torch.func.vmap(torch.func.grad(log_prob), (None, 0, 0, 0))(detached, prompts, tokens, mask)
-        return sum((g.flatten(1) ** 2).sum(1) for g in score.values())
-
-    def opacus() -> torch.Tensor:
-        wrapped.zero_grad()
-        logits = wrapped(torch.cat([prompts, tokens[:, :-1]], 1)).logits[:, prompts.shape[1] - 1 :]
-        log_probs = logits - logits[..., plain.alphabet].logsumexp(-1, keepdim=True)
-        torch.where(mask, log_probs.gather(-1, tokens[..., None])[..., 0], 0.0).sum().backward()
-        return sum((value.grad_sample.flatten(1) ** 2).sum(1) for value in wrapped.parameters())
-
-    found = {"a loop of backward passes": loop, "torch.func.vmap of the gradient": vmap, "Opacus": opacus}
-    for norms in found.values():
-        ours = np.asarray(testbed.squared_norms(rollout)).ravel()
-        np.testing.assert_allclose(norms().detach().numpy(), ours, rtol=1e-4)
-    return found
+    return norms
 
 
 def scores(repeats: int) -> list[dict]:
-    """Scores and score norms of a batch of 128, and the scores of all 1,555 responses."""
+    """Score norms of a batch of 128 in five ways, its two gradients, and the scores of all 1,555 responses."""
     testbed = QwenTestbed()
     task = testbed.with_task(WordProblem(symmetric_group(3), (3,), 6))
     generator = torch.Generator().manual_seed(0)
     rollout = testbed.rollout(testbed.task.draw(8, generator), 16, generator)
     inputs = testbed.task.prompt_tokens(rollout.prompts).repeat_interleave(16, 0), rollout.tokens
     assert (inputs[0][:, -1] == EQUALS).all()
+    correct = torch.tensor(rollout.reward.flatten() == 1)
 
-    def plain() -> float:
-        def backward():
-            log_prob = testbed.plain.row_log_probs(testbed.named, *inputs)[rollout.mask].sum()
-            torch.autograd.grad(log_prob, testbed.parameters())
+    def gradient(rows: torch.Tensor | slice) -> tuple[torch.Tensor, ...]:
+        log_probs = testbed.plain.row_log_probs(testbed.named, *(part[rows] for part in inputs))
+        return torch.autograd.grad(log_probs[rollout.mask[rows]].sum(), testbed.parameters())
 
-        return timed(backward)
+    def loop() -> torch.Tensor:
+        each = (gradient(slice(row, row + 1)) for row in range(len(correct)))
+        return torch.stack([sum(part.square().sum() for part in parts) for parts in each])
 
-    def all_scores() -> float:
-        return timed(lambda: task.enumerate(7))
+    def vmap() -> torch.Tensor:
+        return testbed.scores(rollout).square().sum(-1)
 
-    one, ours = "one plain backward of the batch", lambda: timed(lambda: testbed.squared_norms(rollout))
-    others = [
-        compare("score norms, batch 128", name, ours, functools.partial(timed, norms), repeats, QUICKER, None)
-        for name, norms in other_norms(testbed, rollout, *inputs).items()
-    ]
+    opacus, ghost = opacus_norms(testbed, rollout), functools.partial(testbed.squared_norms, rollout)
+    for other in (loop, vmap, opacus):
+        torch.testing.assert_close(other(), ghost(), rtol=1e-4, atol=1e-4)
+
+    one, row = "one plain backward of the batch", functools.partial(compare, meaning=COST)
+    plain = functools.partial(timed, functools.partial(gradient, slice(None)))
+
+    def cost(name, work, times, bound=None, bound_ms=None):
+        return row(name, one, functools.partial(timed, work), plain, times, bound=bound, bound_ms=bound_ms)
+
     return [
-        *others,
-        compare("score norms, batch 128", one, ours, plain, 5 * repeats, COST, 1.3),
-        compare("scores, batch 128", one, lambda: timed(lambda: testbed.scores(rollout)), plain, repeats, COST, None),
-        compare("scores of all 1,555 responses", one, all_scores, plain, repeats, COST, None, 3000),
+        cost("score norms, batch 128", ghost, 5 * repeats, 1.3),
+        cost("score norms by opacus, batch 128", opacus, repeats),
+        cost("score norms by vmap, batch 128", vmap, repeats),
+        cost("score norms by a loop, batch 128", loop, repeats),
+        cost("two gradients (correct, wrong), batch 128", lambda: (gradient(correct), gradient(~correct)),
+             5 * repeats, 1.1),
+        cost("scores of all 1,555 responses", lambda: task.enumerate(7), repeats, None, 3000),
     ]  # fmt: skip
 
 
