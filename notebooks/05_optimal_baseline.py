@@ -46,6 +46,7 @@ transformer_tuning: int = (
 )
 transformer_steps: int = 40  # [4, 10000] steps of each transformer run
 qwen_prompts: int = 2  # [1, 6] prompts whose every response is enumerated
+qwen_points: int = 4  # [2, 4] points of training at which they are
 qwen_replicas: int = 8  # [2, 1000] replicas of the one-step experiment
 qwen_seeds: int = 6  # [2, 1000] test seeds of the Qwen training
 qwen_tuning: int = 2  # [1, 1000] tuning seeds of the Qwen training
@@ -1410,7 +1411,7 @@ def sample(p, reward, noise):
 
 # %% [markdown]
 # The methods, as functions that turn a batch into advantages.
-# `lagged` remembers past batches with a decay of 0.9; the sign-flipped baseline is a sabotage.
+# `lagged` remembers past batches with a decay of 0.9, from score norms or from two gradients a batch; the sign-flipped baseline is a sabotage.
 
 # %%
 ADVANTAGES = {
@@ -1424,6 +1425,7 @@ ADVANTAGES = {
     ),
     "lagged b*": lambda b: b.reward - b.lagged,
     "leave-one-out b*": lambda b: b.reward - mean_of_others(b.reward, b.energy),
+    "lagged, two gradients": lambda b: b.reward - b.two_gradients,
     "flipped": lambda b: b.reward + b.lagged,
 }
 
@@ -1449,10 +1451,22 @@ def oracle_shrinkage(p, reward, advantage):
 
 
 # %%
+def per_run(value, theta):
+    """One number for every run [R], or for all alike, as [R, 1, 1]."""
+    return np.broadcast_to(value, len(theta))[:, None, None]
+
+
+def sums(batch):
+    """Two gradients of every run: the sum of the scores of its correct responses, and of all, each [R, d]."""
+    correct = np.einsum("rpg,rpgd->rd", batch.reward, batch.score)
+    return correct, batch.score.sum((1, 2))
+
+
 def train_bandits(worlds, advantage, learning_rates, schedule="constant"):
     """Exact final success, mean over all prompts, of every run [R]."""
     theta = np.zeros((len(worlds.features), DIMENSION))
     lagged, running = LaggedBaseline(decay=0.9), RunningSnr(decay=0.9)
+    two_gradients = LaggedBaseline(decay=0.9)
     rows = np.arange(len(theta))[:, None]
     for step in range(bandit_steps):
         p = population(
@@ -1460,9 +1474,12 @@ def train_bandits(worlds, advantage, learning_rates, schedule="constant"):
         )
         batch = sample(p, worlds.reward, worlds.noise[:, step])
         batch.population = p
-        batch.lagged = np.broadcast_to(lagged.value, len(theta))[:, None, None]
+        batch.lagged = per_run(lagged.value, theta)
+        batch.two_gradients = per_run(two_gradients.value, theta)
         weights = ADVANTAGES[advantage](batch)
         lagged.update(batch.reward, batch.energy)
+        correct, both = sums(batch)
+        two_gradients.count((correct * both).sum(-1), (both**2).sum(-1))
         gradients = np.einsum("rpg,rpgd->rpd", weights, batch.score) / GROUP
         factor = 1.0
         if schedule == "oracle SNR":
@@ -1729,7 +1746,7 @@ def train_chains(method, learning_rates, seeds, keep=()):
         if step in keep:
             kept.append(theta[0].copy())
         batch = chains(theta, np.stack([own.random(shape) for own in noises]))
-        batch.lagged = np.broadcast_to(lagged.value, len(theta))[:, None, None]
+        batch.lagged = per_run(lagged.value, theta)
         weights = ADVANTAGES[method](batch)
         lagged.update(batch.reward, batch.energy)
         gradient = (
@@ -2170,7 +2187,7 @@ def train_qwen(
     return testbed, [*kept.values(), testbed.theta]
 
 
-qwen_points = [0, qwen_steps // 2, qwen_steps]
+kept_steps = [0, qwen_steps // 2, qwen_steps][: qwen_points - 1]
 qwen_states = {
     name: train_qwen(
         name,
@@ -2178,7 +2195,7 @@ qwen_states = {
         0.02,
         500,
         2 * qwen_steps + qwen_steps // 2,
-        keep=qwen_points,
+        keep=kept_steps,
     )[1]
     for name in train_beds
 }

@@ -134,8 +134,19 @@ class LaggedBaseline:
         reward, energy = real_array("reward", reward), non_negative("score_energy", score_energy)
         fits = reward.shape == energy.shape and reward.ndim >= 2
         require(fits, "score_energy", f"shape {energy.shape}", f"[..., P, G], as the rewards {reward.shape}")
-        self._weighted = self.decay * self._weighted + (reward * energy).sum((-1, -2))
-        self._total = self.decay * self._total + energy.sum((-1, -2))
+        self.count((reward * energy).sum((-1, -2)), energy.sum((-1, -2)))
+
+    def count(self, weighted: ArrayLike, total: ArrayLike) -> None:
+        """Count a batch by its sum of r |s|^2 and its sum of |s|^2, each [...], or by estimates of these.
+
+        From two gradients these are <C, C + W> and |C + W|^2 (see ``two_gradient_baseline``): no single norms.
+
+        Raises:
+            ValueError: shapes that differ, or a negative total.
+        """
+        weighted, total = real_array("weighted", weighted), non_negative("total", total)
+        require(weighted.shape == total.shape, "total", f"shape {total.shape}", f"of shape {weighted.shape}")
+        self._weighted, self._total = self.decay * self._weighted + weighted, self.decay * self._total + total
 
 
 @dataclass

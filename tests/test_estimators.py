@@ -15,6 +15,7 @@ from rlvr_lib.baseline import (
     mean_of_others,
     optimal_baseline,
     squared_signal,
+    two_gradient_baseline,
 )
 from rlvr_lib.estimators import (
     LaggedBaseline,
@@ -126,6 +127,15 @@ def test_lagged_baseline_of_two_batches_and_of_two_runs():
     np.testing.assert_allclose(lagged.value, [(4 + 2) / 15, (1 + 6) / 12])
 
 
+def test_lagged_baseline_from_two_gradients_is_the_two_gradient_baseline():
+    rng, lagged = np.random.default_rng(2), LaggedBaseline(decay=0.0)
+    for _ in range(2):  # with decay 0 only the last batch counts
+        correct, wrong = rng.standard_normal((2, 1, 3))
+        total = correct + wrong
+        lagged.count((correct * total).sum(), (total**2).sum())
+    assert lagged.value == pytest.approx(two_gradient_baseline(correct, wrong), rel=1e-12)
+
+
 def test_lagged_baseline_without_energy_keeps_its_start():
     lagged = LaggedBaseline(initial=0.5)
     lagged.update(np.ones((2, 2)), np.zeros((2, 2)))
@@ -186,6 +196,8 @@ def test_running_snr_at_the_ends():
         (lambda: LaggedBaseline().update([1.0], [1.0]), "score_energy"),
         (lambda: LaggedBaseline().update([[1.0]], [[1.0, 2.0]]), "score_energy"),
         (lambda: LaggedBaseline().update([[1.0]], [[-1.0]]), "score_energy"),
+        (lambda: LaggedBaseline().count(1.0, -1.0), "total"),
+        (lambda: LaggedBaseline().count([1.0], [1.0, 1.0]), "total"),
         (lambda: RunningSnr(decay=-0.1), "decay"),
         (lambda: RunningSnr().update([[1.0]]), "gradients"),
         (lambda: RunningSnr().update([1.0, 2.0]), "gradients"),
