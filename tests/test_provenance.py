@@ -1,7 +1,16 @@
+import ast
+import functools
+import shutil
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT
 
 from rlvr_lib import provenance
-from rlvr_lib.notebooks import read_source
+from rlvr_lib.notebooks import notebook_names, read_source
+
+NAMES = notebook_names(ROOT / "notebooks")
 
 
 def test_closure_follows_imports_through_modules_and_packages(project):
@@ -37,6 +46,35 @@ def test_editing_a_module_changes_exactly_the_closures_that_hold_it(project):
         for program, old in zip(programs, before, strict=True):
             assert (provenance.import_closure(program, project) != old) == (module in old), module
         file.write_text(original)
+
+
+def test_editing_a_module_makes_exactly_the_chapters_stale_that_depend_on_it(project, monkeypatch):
+    """Each module of the library in turn, against the real notebooks."""
+    monkeypatch.setattr(ast, "parse", functools.cache(ast.parse))
+    shutil.copytree(ROOT / "notebooks", project / "notebooks", dirs_exist_ok=True)
+    sources = {name: read_source(project / "notebooks" / f"{name}.py") for name in NAMES}
+    before = {name: provenance.inputs(source, project) for name, source in sources.items()}
+    for file in sorted((project / "rlvr_lib").rglob("*.py")):
+        module = ".".join(file.relative_to(project).with_suffix("").parts).removesuffix(".__init__")
+        original = file.read_text()
+        file.write_text(original + "\n# edited\n")
+        stale = {name for name, source in sources.items() if provenance.inputs(source, project) != before[name]}
+        assert stale == {name for name in NAMES if module in before[name]}, module
+        file.write_text(original)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chapter_imports_nothing_outside_its_closure(name):
+    """What Python really loads, against what the source says."""
+    notebook = read_source(ROOT / "notebooks" / f"{name}.py")
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    own = [ast.unparse(node) for node in imports if "rlvr_lib" in ast.unparse(node)]
+    program = "\n".join([*own, "import sys", "print(*(name for name in sys.modules if name.startswith('rlvr_lib')))"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(done.stdout.split())
+    assert len(loaded) > 3
+    assert loaded <= provenance.inputs(notebook, ROOT).keys()
 
 
 def test_inputs_change_with_source_and_pins_but_not_with_other_files(project):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -600,6 +601,22 @@ def test_cache_folder(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path
     monkeypatch.delenv("RLVR_CACHE")
     assert cache_folder().parts[-2:] == (".cache", "rlvr")
+
+
+def test_a_cache_that_cannot_be_written_is_named_and_left_as_it_was(cache, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        trained()
+    assert list(cache.iterdir()) == []
+    monkeypatch.undo()
+    cache.rmdir()
+    cache.write_text("in the way")
+    monkeypatch.setenv("RLVR_CACHE", str(cache))
+    with pytest.raises(OSError, match=str(cache)):
+        trained()
 
 
 SCRIPT = """

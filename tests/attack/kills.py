@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
+from rlvr_lib.files import sha256
 from rlvr_lib.results import Result
 from tests.attack.common import environment, record, reproduce, start
 from tests.conftest import lay_out_project
@@ -41,6 +42,11 @@ for number in range(10**9):
 def story(result: Result) -> list[dict]:
     """What the claims say, without their run times."""
     return [claim.model_dump(exclude={"runtime_s"}) for claim in result.claims()]
+
+
+def seal(result: Result) -> str:
+    """Identity of a finished result."""
+    return sha256(result.stamp_file.read_bytes())
 
 
 def kill(child: subprocess.Popen, with_children: bool) -> None:
@@ -88,9 +94,9 @@ def kill_reproductions(project: Path, folder: Path, kills: int, moments: random.
         for name in NAMES:
             result = Result(out, name, "book")
             if name in kept:
-                found["finished results lost or made again"] += result.stamp_file.read_bytes() != kept[name]
+                found["finished results lost or made again"] += not result.stamp() or seal(result) != kept[name]
             elif result.stamp():
-                kept[name] = result.stamp_file.read_bytes()
+                kept[name] = seal(result)
                 found["results finished in spite of the kills"] += 1
                 found["results whose claims differ"] += story(result) != reference[name]
         if len(kept) == len(NAMES):
