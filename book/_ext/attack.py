@@ -1,9 +1,11 @@
-"""The directive ``attack NAME``: what an attack on the project found, from ``results/NAME.json``."""
+"""The directive ``attack NAME``: what an attack on the project found, from ``results/NAME.json``; ``:counts:`` only."""
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from ledger import table
 from sphinx.util.docutils import SphinxDirective
 
@@ -14,6 +16,7 @@ class Attack(SphinxDirective):
     """The counts of an attack and, row by row, what it found."""
 
     required_arguments = 1
+    option_spec: ClassVar = {"counts": directives.flag}
 
     def run(self):
         file = Path(self.env.srcdir) / "results" / f"{self.arguments[0]}.json"
@@ -24,7 +27,7 @@ class Attack(SphinxDirective):
         counts = [(what, str(count)) for what, count in found["counts"].items()]
         hardware = f"{found['hardware']['processor']}, {found['hardware']['cores']} cores"
         parts = [table(("what", "count"), counts, (70, 30)), nodes.paragraph("", f"Run {found['date']} on {hardware}.")]
-        if found["rows"]:
+        if found["rows"] and "counts" not in self.options:
             header = tuple(found["rows"][0])
             rows = [tuple(self.cell(column, text) for column, text in row.items()) for row in found["rows"]]
             parts.append(table(header, rows, (100 // len(header),) * len(header), ["rlvr-attack"]))
