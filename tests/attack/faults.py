@@ -172,35 +172,49 @@ def injection(place):
     return Seen(seen, ran), Seen(ours.words.replace(str(place.folder), ""), (place.folder / "ours").exists())
 
 
-@fault("papermill", f"kill -9 at {TRIALS} random moments")
+@fault("papermill", f"kill -9 at {TRIALS} random moments of the execution")
 def killed(place):
     place.notebook(LONG)
-    moments, began, states = random.Random(2), time.monotonic(), Counter()
-    place.papermill()
-    longest = time.monotonic() - began
-    for _ in tqdm(range(TRIALS), desc="papermill", disable=None):
-        (place.folder / "executed.ipynb").unlink(missing_ok=True)
-        command = [BIN / "papermill", "nb.ipynb", "executed.ipynb", "--no-progress-bar"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        child = subprocess.Popen(command, cwd=place.folder, env=environment(place.folder), **quiet)
-        time.sleep(moments.uniform(0, longest))
-        kill(child, with_children=True)
-        states[state(place.folder / "executed.ipynb")] += 1
-    ours = Counter()
-    (place.project / "notebooks" / f"{NAME}.py").write_text(STUB + LONG[LONG.index("\n# %%\nimport time") :])
-    began = time.monotonic()
-    place.ours()
-    longest = time.monotonic() - began
-    for _ in tqdm(range(TRIALS), desc="rlvr reproduce", disable=None):
+    executed = place.folder / "executed.ipynb"
+    command = [BIN / "papermill", "nb.ipynb", "executed.ipynb", "--no-progress-bar"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+    def theirs() -> subprocess.Popen:
+        executed.unlink(missing_ok=True)
+        return subprocess.Popen(command, cwd=place.folder, env=environment(place.folder), **quiet)
+
+    def ours() -> subprocess.Popen:
         if place.result.stamp():
             shutil.rmtree(place.out, ignore_errors=True)
-        child = start(place.project, place.out, NAME)
+        return start(place.project, place.out, NAME)
+
+    def left() -> str:
+        if broken_files(place.out):
+            return "corrupt"
+        return "finished" if place.result.stamp() else "absent, known to be unfinished"
+
+    (place.project / "notebooks" / f"{NAME}.py").write_text(STUB + LONG[LONG.index("\n# %%\nimport time") :])
+    seen = kill_during(theirs, executed.exists, lambda: state(executed))
+    mine = kill_during(ours, lambda: any(place.out.glob(".partial/*.run-*/executed.ipynb")), left)
+    words = [", ".join(f"{count} {name}" for name, count in sorted(found.items())) for found in (seen, mine)]
+    return Seen(words[0], seen["invalid JSON"] + seen["partial"] > 0), Seen(words[1], mine["corrupt"] > 0)
+
+
+def kill_during(begin: Callable[[], subprocess.Popen], begun: Callable[[], bool], left: Callable[[], str]) -> Counter:
+    """Kill runs at random moments between their first output and their end; how often what is left."""
+    moments, found, child, longest = random.Random(2), Counter(), begin(), 0.0
+    while child.poll() is None:
+        if begun():
+            longest += 0.01
+        time.sleep(0.01)
+    for _ in tqdm(range(TRIALS), disable=None):
+        child = begin()
+        while not begun() and child.poll() is None:
+            time.sleep(0.01)
         time.sleep(moments.uniform(0, longest))
         kill(child, with_children=True)
-        ours["corrupt" if broken_files(place.out) else "finished" if place.result.stamp() else "absent"] += 1
-    counted = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
-    mine = ", ".join(f"{count} {name}" for name, count in sorted(ours.items()))
-    return Seen(counted, states["invalid JSON"] + states["partial"] > 0), Seen(mine, ours["corrupt"] > 0)
+        found[left()] += 1
+    return found
 
 
 def state(path: Path) -> str:

@@ -51,7 +51,8 @@ def seal(result: Result) -> str:
 
 def kill(child: subprocess.Popen, with_children: bool) -> None:
     """Kill -9 a run, and with it papermill and the kernels if asked; they go on as orphans otherwise."""
-    family = psutil.Process(child.pid).children(recursive=True) if with_children else []
+    running = with_children and child.poll() is None
+    family = psutil.Process(child.pid).children(recursive=True) if running else []
     child.send_signal(signal.SIGKILL)
     for process in family:
         try:
