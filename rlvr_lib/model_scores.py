@@ -71,9 +71,9 @@ class Scored:
     scale: float
 
     def __str__(self) -> str:
-        numbers = sum(numbers(parameter) for parameter in self.parameters.values())
+        chosen = sum(numbers(parameter) for parameter in self.parameters.values())
         kept = "" if self.coordinates is None else f", inner products over {self.width:,} of them drawn at random"
-        return f"{self.choice}: {numbers:,} numbers, {self.of:,} are trained{kept}"
+        return f"{self.choice}: {chosen:,} numbers, {self.of:,} are trained{kept}"
 
     @property
     def width(self) -> int:

@@ -85,7 +85,7 @@ class Act:
     snr_rate: bool = False
     limit: float = 1.0
     beyond: str | None = "warn"
-    errors: float = 2.0
+    errors: float = 3.0
 
     def __post_init__(self) -> None:
         known = self.baseline is None or self.baseline in BASELINES

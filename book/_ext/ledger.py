@@ -223,7 +223,9 @@ class Sizes(SphinxDirective):
 
 
 class Benchmarks(SphinxDirective):
-    """Ratios of the last benchmark runs, each against the baseline measured beside it, with targets where set."""
+    """Ratios of the last benchmark runs, each against the baseline beside it; ``only`` names one benchmark."""
+
+    option_spec: ClassVar = {"only": directives.unchanged_required}
 
     def run(self):
         file = Path(self.env.srcdir) / "results" / "benchmarks.json"
@@ -238,7 +240,8 @@ class Benchmarks(SphinxDirective):
                 str(row["repeats"]),
                 saved["date"],
             )
-            for _, saved in sorted(json.loads(file.read_text()).items())
+            for name, saved in sorted(json.loads(file.read_text()).items())
+            if name == self.options.get("only", name)
             for row in saved["rows"]
         ]
         header = ("what", "ratio (median)", "baseline", "time here", "target", "repeats", "date")
