@@ -197,38 +197,58 @@ class Move:
 
 
 def along_move(
-    model: nn.Module, rollouts: Rollouts, move: Move, learning_rate: float, temperature: float, add: Sum
-) -> Along | None:
+    model: nn.Module,
+    rollouts: Rollouts,
+    move: Move,
+    learning_rate: float,
+    temperature: float,
+    add: Sum,
+    distance: float | None = None,
+) -> tuple[Along | None, float]:
     """Derivatives of each prompt's success rate along an update, at the parameters before it; None if it moves nothing.
 
     From log-probabilities at both sides of the parameters before the update, by central differences. The distance is
     such that log-probabilities of responses change by about a tenth of a nat: small against the curvature, large
     against rounding.
+
+    Args:
+        model: whose parameters ``move`` holds.
+        rollouts: the responses.
+        move: the update; its parameters are restored bit by bit.
+        learning_rate: that made it.
+        temperature: of the softmax.
+        add: adds a tensor up over processes.
+        distance: of the first trial; the length of the update when not given.
+
+    Returns:
+        The derivatives, and the distance at which they were taken.
     """
 
     def at(times: float) -> torch.Tensor:
         move.to(times)
         return log_probs_in_parts(model, rollouts.sampled, temperature, ROWS)
 
-    times, total = 1.0, float(add(torch.tensor(float(len(rollouts.sampled)), device=rollouts.success.device)))
+    times = 1.0 if distance is None else distance / move.length
+    responses = len(rollouts.success)
     try:
         middle = at(0.0)
         for _ in range(8):
-            ahead, behind = at(times), at(-times)
-            change = float((add((ahead - behind).square().sum() / 4) / total).sqrt())
+            ahead = at(times)
+            change = float((add((ahead - middle).square().sum()) / responses).sqrt())
             if SMALLEST_CHANGE <= change <= LARGEST_CHANGE or change == 0:
                 break
             times *= min(max(CHANGE / change, 1e-3), 1e3) if np.isfinite(change) else 1e-3
+        behind = at(-times)
     finally:
         move.back()
     if change == 0:
-        return None
+        return None, move.length
     step, weight = times * move.length, rollouts.centred()
     slope, second = (ahead - behind) / (2 * step), (ahead - 2 * middle + behind) / step**2
     terms = torch.stack([slope, second + slope**2])
     sums = [rollouts.sum_by_group(weight * value, add).cpu().numpy()[rollouts.kept] for value in terms]
     covariance = _covariance(rollouts, terms, add)
-    return Along(rollouts.groups(), *sums, covariance, move.length, learning_rate)
+    return Along(rollouts.groups(), *sums, covariance, move.length, learning_rate), step
 
 
 def _covariance(rollouts: Rollouts, terms: Float[torch.Tensor, "2 B"], add: Sum) -> Float[np.ndarray, "3 3"]:

@@ -13,7 +13,7 @@ import math
 import shutil
 from collections import defaultdict
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,105 +21,18 @@ import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from rlvr_lib.arguments import integer, positive, require
+from rlvr_lib.arguments import require
 from rlvr_lib.group_diagnostics import Along, Values, jackknife
 from rlvr_lib.grouped_rollout import Move, Rollouts, RunFailed, along_move, score_groups, success_of
-from rlvr_lib.model_scores import CHOICES, Sampled, Scored, choose, is_sharded
+from rlvr_lib.model_scores import Sampled, Scored, choose, is_sharded
+from rlvr_lib.trl_settings import Act, Measure, Memory
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "rlvr/"
-BASELINES = ("lagged", "pooled")
-REACTIONS = ("warn", "lower")
 DECAY = 0.9
 MOST_KEPT = 2**27
 LARGEST_RISE = 1.1
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What is measured, and how often.
-
-    Attributes:
-        every: steps from one measurement to the next, at least 1. Success, its spread and dead groups are logged at
-            every step from the step's own responses.
-        fresh: measure on another rollout of the same prompts, which the step does not use. On the step's own responses
-            the alignment and the critical rate count the step's own noise as progress.
-        scores: ``all``, ``last-layer`` or ``head``; None chooses by the model (``rlvr_lib.model_scores.choose``).
-        along: also derive the success rate along the actual update: alignment and critical learning rate. Keeps two
-            copies of the trained parameters during the step, and needs them in float32.
-        success_threshold: rewards of at least this count as success; None accepts rewards of 0 and 1 only.
-    """
-
-    every: int = 1
-    fresh: bool = True
-    scores: str | None = None
-    along: bool = True
-    success_threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        integer("every", self.every, low=1)
-        require(self.scores is None or self.scores in CHOICES, "scores", self.scores, f"one of {', '.join(CHOICES)}")
-
-    @classmethod
-    def cheap(cls, **changes: object) -> Measure:
-        """Every 20 steps, on the last layer or on the LoRA adapters: at most a tenth of a step on average."""
-        return replace(cls(every=20), **changes)
-
-
-@dataclass(frozen=True)
-class Act:
-    """What the measurements change in the run; nothing by default, except for warnings.
-
-    Attributes:
-        baseline: ``lagged`` (b* from earlier measurements) or ``pooled`` (b* from the other groups of the step, whose
-            scores are then taken at every step); the advantage is the reward minus it. None: TRL's advantages.
-        snr_rate: multiply the scheduled learning rate with SNR / (1 + SNR), both averaged over measurements.
-        limit: of the ratio of the used learning rate to the critical one.
-        beyond: ``warn``, or ``lower`` the rate to half of the limit, beginning with the very step, and let it rise
-            again, by at most a tenth a measurement, while it is below that; None does nothing.
-        errors: standard errors by which the ratio must pass the limit.
-    """
-
-    baseline: str | None = None
-    snr_rate: bool = False
-    limit: float = 1.0
-    beyond: str | None = "warn"
-    errors: float = 3.0
-
-    def __post_init__(self) -> None:
-        known = self.baseline is None or self.baseline in BASELINES
-        require(known, "baseline", self.baseline, f"one of {', '.join(BASELINES)}")
-        require(
-            self.beyond is None or self.beyond in REACTIONS, "beyond", self.beyond, f"one of {', '.join(REACTIONS)}"
-        )
-        positive("limit", self.limit)
-        positive("errors", self.errors)
-
-
-@dataclass
-class Memory:
-    """What outlives a step, and a checkpoint: running sums of energy, signal and noise, the factor of the rate."""
-
-    measured: int | None = None
-
-    correct_energy: float = 0.0
-    energy: float = 0.0
-    signal: float = 0.0
-    noise: float = 0.0
-    factor: float = 1.0
-    warnings: int = 0
-
-    @property
-    def baseline(self) -> float | None:
-        """b* so far."""
-        return self.correct_energy / self.energy if self.energy > 0 else None
-
-    @property
-    def snr_factor(self) -> float:
-        """SNR / (1 + SNR) so far; 1 before the first measurement."""
-        signal = max(self.signal, 0.0)
-        return signal / (signal + self.noise) if self.noise > 0 else 1.0
 
 
 class MeasuredGRPOTrainer(GRPOTrainer):
@@ -144,6 +57,7 @@ class MeasuredGRPOTrainer(GRPOTrainer):
         self._reward: torch.Tensor | None = None
         self._pending: Rollouts | None = None
         self._before: list[torch.Tensor] | None = None
+        self.aside = False
         self.add_callback(_Steps(self))
 
     # ------------------------------------------------------------ rollouts
@@ -194,12 +108,14 @@ class MeasuredGRPOTrainer(GRPOTrainer):
         kept = self._metrics, self._logs, self._reward, self.state.num_input_tokens_seen
         self._metrics = {mode: defaultdict(list) for mode in self._metrics}
         self._logs = {name: _empty(value) for name, value in self._logs.items()}
+        self.aside = True
         try:
             with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
                 place = [self.args.seed, self.state.global_step, self.accelerator.process_index]
                 torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
                 return self._rollouts(super()._generate_and_score_completions(inputs))
         finally:
+            self.aside = False
             self._metrics, self._logs, self._reward, self.state.num_input_tokens_seen = kept
 
     # ------------------------------------------------------------ measurements
@@ -248,8 +164,9 @@ class MeasuredGRPOTrainer(GRPOTrainer):
         return self.accelerator.reduce(tensor, "sum")
 
     def _log(self, values: Values, errors: Values | None = None) -> None:
-        """Hand numbers to the trainer's own log, which averages those that are defined and prints None for none."""
-        named = dict(values) | {f"{name}_error": error for name, error in (errors or {}).items()}
+        """Hand numbers to the trainer's own log, which averages the defined ones and has None where there is none."""
+        known = {f"{name}_error": error for name, error in (errors or {}).items() if error is not None}
+        named = dict(values) | known
         for name, value in named.items():
             self._metrics["train"][PREFIX + name].append(math.nan if value is None else float(value))
 
@@ -275,7 +192,9 @@ class MeasuredGRPOTrainer(GRPOTrainer):
         if move.length > 0:
             rate = self.optimizer.param_groups[0]["lr"]
             model = self.accelerator.unwrap_model(self.model)
-            along = along_move(model, rollouts, move, rate, self.temperature, self._sum_over_processes)
+            along, self.memory.distance = along_move(
+                model, rollouts, move, rate, self.temperature, self._sum_over_processes, self.memory.distance
+            )
         if along is None:
             self._log(dict.fromkeys(("gap_alignment", "critical_learning_rate", "learning_rate_ratio")))
             return

@@ -47,8 +47,11 @@ class RewardWatch(TrainerCallback):
         @functools.wraps(function)
         def noted(*args, **kwargs):
             rewards = function(*args, **kwargs)
+            if getattr(self.trainer, "aside", False):  # a rollout that is only measured
+                return rewards
             numbers = torch.tensor([math.nan if reward is None else float(reward) for reward in rewards])
-            self._rewards.append(weight * numbers)
+            if not hasattr(self.trainer, "measure"):
+                self._rewards.append(weight * numbers)
             if self.rows is not None:
                 self._write(kwargs["prompts"], rewards, kwargs["completion_ids"])
             return rewards
@@ -111,7 +114,8 @@ def watch(trainer: GRPOTrainer, success_threshold: float | None = None, rows: Pa
     """Attach to a trainer that was built elsewhere, and log into its own log under ``rlvr/``.
 
     Seen: success rate, mean spread within prompts, dead groups, length of each update and its cosine with the gradient
-    (clipped, if the trainer clips). Not seen: everything in ``UNSEEN``, which needs the scores of the responses.
+    (clipped, if the trainer clips). Not seen: everything in ``UNSEEN``, which needs the scores of the responses. A
+    ``MeasuredGRPOTrainer`` logs all that by itself; attached to it, this only writes ``rows``.
 
     Args:
         trainer: with ordinary, synchronous reward functions.
@@ -128,5 +132,6 @@ def watch(trainer: GRPOTrainer, success_threshold: float | None = None, rows: Pa
     watcher = RewardWatch(trainer, success_threshold, rows)
     weights = trainer.reward_weights.tolist()
     trainer.reward_funcs = [watcher.wrapped(f, w) for f, w in zip(trainer.reward_funcs, weights, strict=True)]
-    trainer.add_callback(watcher)
+    if not hasattr(trainer, "measure"):
+        trainer.add_callback(watcher)
     return watcher
