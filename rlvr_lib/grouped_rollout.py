@@ -121,15 +121,15 @@ class Rollouts:
         return add(zeros.index_add(0, self.group, value.double()))
 
     def pooled_baseline(self, model: nn.Module, scored: Scored, temperature: float, add: Sum) -> torch.Tensor:
-        """[B], b* from all responses of the other groups; the mean of the others in the group where P = 1."""
+        """[B], b* from all responses of the other groups; where these have no energy, the mean of the others in a group."""
         none = torch.zeros(0, len(self.sampled), device=self.success.device)
         _, energy, _ = score_sums(model, self.sampled, none, scored, temperature)
         success = self.local_success
         known = torch.where(success.isnan(), 0.0, energy.double())
         energy = self.sum_by_group(known, add)
         correct = self.sum_by_group(known * torch.nan_to_num(success), add)
-        others, correct_others = energy.sum() - energy, correct.sum() - correct
-        return torch.where(others > 0, correct_others / others, self.correct.sum() / self.count.sum())[self.group]
+        others = (energy.sum() - energy)[self.group]
+        return torch.where(others > 0, (correct.sum() - correct)[self.group] / others, self.mean_of_others())
 
 
 def score_groups(

@@ -3,7 +3,8 @@
 ``MeasuredGRPOTrainer`` takes the arguments of ``trl.GRPOTrainer`` and two more, ``measure`` and ``act``. Its numbers
 appear under ``rlvr/`` wherever the trainer reports (TensorBoard, Weights & Biases, ``state.log_history``); what is
 undefined in a step is None there. ``watch`` attaches to a trainer that is not of this class. Needs the extra
-``[scale]``. Left out: tools, images, ZeRO-3 beyond the output head, and scores of sharded inner layers.
+``[scale]``. The gradient that is measured is the one on the policy: without clipping, importance weights and KL. Left
+out: tools, images, and scores of inner layers whose parameters are sharded.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ class MeasuredGRPOTrainer(GRPOTrainer):
     def _rollouts(self, output: dict) -> Rollouts:
         """The generated responses of this process, with what their groups did on all processes."""
         success = success_of(self._reward, self.measure.success_threshold)
-        whole = self.act.baseline is None or bool(((self._reward == 0) | (self._reward == 1)).all())
+        binary = (self._reward == 0) | (self._reward == 1) | self._reward.isnan()
+        whole = self.act.baseline is None or bool(binary.all())
         require(whole, "reward", "rewards other than 0 and 1", "0 or 1 with act.baseline")
         names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
         sampled = Sampled(*(output[name] for name in names))

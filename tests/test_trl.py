@@ -294,6 +294,23 @@ def test_measured_steps_are_as_far_apart_as_asked(testbed):
     assert (Measure.cheap().every, Measure.cheap().fresh) == (25, True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "measured"),
+    [
+        ({"gradient_accumulation_steps": 2}, [True] * 4),
+        ({"num_iterations": 2}, [True, False] * 2),
+        ({"steps_per_generation": 2}, [True, False] * 2),
+        ({"gradient_accumulation_steps": 2, "steps_per_generation": 1}, [True] * 4),
+    ],
+)
+def test_each_rollout_is_measured_with_the_first_update_that_follows_it(testbed, arguments, measured):
+    trainer = build(MeasuredGRPOTrainer, own_copy(testbed), steps=4, learning_rate=0.1, arguments=arguments)
+    trainer.train()
+    for name in ("gradient_snr", "gap_alignment"):
+        assert [f"rlvr/{name}" in entry for entry in trainer.state.log_history[:-1]] == measured, name
+        assert None not in logged(trainer, name)
+
+
 def judged_by(testbed, judge):
     """The task with another verifier, which gets the verdicts and the responses."""
     task = group_task(testbed.task, rows=64)
