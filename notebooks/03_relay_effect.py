@@ -72,7 +72,7 @@ import mpmath
 import numpy as np
 import sympy as sp
 import torch
-from scipy.integrate import cumulative_trapezoid, quad, solve_ivp
+from scipy.integrate import cumulative_trapezoid, quad
 from scipy.special import expit, logit
 from scipy.stats import binom, norm
 
@@ -269,7 +269,7 @@ for ax, mixture, title in (
 ):
     time, curves = flow(mixture, softmax_head(6, 8.0), True, 0.6)
     ends = when(time, curves[-1], 0.8)
-    for k, (horizon, curve) in enumerate(zip(mixture, curves, strict=True)):
+    for horizon, curve in zip(mixture, curves, strict=True):
         shown = time <= 1.15 * ends
         ax.plot(
             time[shown],
@@ -983,7 +983,7 @@ predicted_times = {
 }
 for (mixture, dilute), times in predicted_times.items():
     print(
-        f"{str(mixture):13} {'dilute' if dilute else 'fixed':7} half-times",
+        f"{mixture!s:13} {'dilute' if dilute else 'fixed':7} half-times",
         " ".join(f"{x:8.1f}" for x in times),
     )
 
@@ -1197,7 +1197,7 @@ def plateaus(mixtures, contexts):
 for mixture in MIXTURES[:3]:
     for dilute in (False, True):
         print(
-            f"{str(mixture):13} {'dilute' if dilute else 'fixed':7} exponents at 0.9:",
+            f"{mixture!s:13} {'dilute' if dilute else 'fixed':7} exponents at 0.9:",
             " ".join(
                 f"{handoff_exponent(b / a, a if dilute else None, 0.9 if dilute else None):6.1f}"
                 for a, b in itertools.pairwise(mixture)
@@ -1713,7 +1713,7 @@ for name, runs in (("linear", linear_runs), ("softmax", softmax_runs)):
     for (mixture, dilute), run in runs.items():
         if len(mixture) > 1:
             print(
-                f"{name:8} {'dilute' if dilute else 'fixed':7} {str(mixture):13} shares",
+                f"{name:8} {'dilute' if dilute else 'fixed':7} {mixture!s:13} shares",
                 [
                     shares(run, k).round(2).tolist()
                     for k in range(len(mixture) - 1)
@@ -2000,9 +2000,7 @@ def uniform_runs(group, names):
     )
     with torch.no_grad():
         theta = torch.tensor(record.theta)
-        mixture, right = policy.attend(
-            theta, problems.step_name, problems.values
-        )
+        _, right = policy.attend(theta, problems.step_name, problems.values)
         success = policy.success(theta, problems).mean(-1).numpy()
     logits = record.theta.reshape(map_seeds, names, names)
     return {
@@ -2233,7 +2231,7 @@ ledger.check(
 fig, axes = figures.panels(columns=2, height=3.3, sharey=True)
 for column, names in enumerate((5, 8)):
     ax = axes[column]
-    for k, (name, size) in enumerate(key for key in uniform if key[1] == names):
+    for name, size in (key for key in uniform if key[1] == names):
         run = uniform[name, size]
         jitter = 0.012 * (np.arange(map_seeds) - map_seeds / 2) / map_seeds
         ax.scatter(

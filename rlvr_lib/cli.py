@@ -249,6 +249,18 @@ def z96(
         )
 
 
+@app.command()
+def z96_report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of z96 runs, finished or not.")],
+) -> None:
+    """Print what runs of z96 have reached, as the JSON of results/z96.json."""
+    import json
+
+    from rlvr_lib.testbeds.z96 import collect
+
+    typer.echo(json.dumps(collect(folders), sort_keys=True))
+
+
 SETS = {
     "num_generations": {"group_size"}, "generation_batch_size": {"group_size", "prompts"},
     "scale_rewards": {"estimator"}, "loss_type": {"estimator", "length_normalize"}, "optim": {"optimizer"},

@@ -11,7 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import logit
@@ -31,6 +31,7 @@ from rlvr_lib.relay import (
     coset_floor,
     escape_time,
     handoff_exponent,
+    next_ratio,
     normalized_success,
     pair_success,
     relay_velocity,
@@ -505,6 +506,10 @@ def logit_at(horizon, dilute):
         (lambda: handoff_exponent(3, 1), "horizon"),
         (lambda: handoff_exponent(3, 5, 1.0), "normalized_success"),
         (lambda: handoff_exponent(3, None, 0.5), "normalized_success"),
+        (lambda: next_ratio(1.0), "normalized_success"),
+        (lambda: next_ratio(0.5, 0.6), "visible"),
+        (lambda: next_ratio(0.5, 0.0), "visible"),
+        (lambda: next_ratio(0.5, 0.1, 1), "horizon"),
         (lambda: stage_time(1.0), "exponent"),
         (lambda: stage_time([2, 0.5]), "exponent"),
         (lambda: stage_time(np.inf), "exponent"),
@@ -513,3 +518,23 @@ def logit_at(horizon, dilute):
 def test_arguments_outside_their_domain(call, name):
     with pytest.raises(ValueError, match=f"^{name} must be"):
         call()
+
+
+@given(y=st.floats(0.05, 0.99), share=st.floats(0.01, 0.99), horizon=st.integers(2, 200))
+@settings(max_examples=60, deadline=None)
+def test_next_ratio_inverts_the_handoff_exponent(y, share, horizon):
+    visible = y ** (1 / share)  # below y
+    assume(visible > 1e-12)
+    assert next_ratio(y, visible) == pytest.approx(np.log(visible) / np.log(y))
+    ratio = next_ratio(y, visible, horizon)
+    assert y ** handoff_exponent(ratio, horizon, y) == pytest.approx(visible, rel=1e-6)
+    assert 1 <= ratio <= next_ratio(y, visible) * (1 + 1e-12)
+
+
+def test_next_ratio_of_clause_attention():
+    """Independent of the exponent: attention that gives the y, then y of the longer chain in its own context."""
+    w, h = 4.0, 5
+    y = clause_attention(w, h) ** h
+    assert next_ratio(y, clause_attention(w, 3 * h) ** (3 * h), h) == pytest.approx(3)
+    assert next_ratio(y, y, h) == pytest.approx(1)
+    assert next_ratio([0.5, 0.9], 0.1, horizon=[5, 15]).shape == (2,)

@@ -187,3 +187,16 @@ def test_the_command_starts_and_resumes(tmp_path):
         assert done.exit_code == 0, done.output
         assert f"{updates} updates" in done.output
     assert json.loads((tmp_path / z96.REPORT).read_text())["updates"] == 2
+
+
+def test_unfinished_runs_are_collected(tmp_path):
+    for seed in (0, 1):
+        z96.train(SMALL, seed, 3, tmp_path / str(seed), progress=False)
+    (tmp_path / "1" / z96.REPORT).unlink()
+    done = CliRunner().invoke(app, ["z96-report", str(tmp_path / "0"), str(tmp_path / "1")])
+    assert done.exit_code == 0
+    runs = json.loads(done.output)["runs"]
+    assert [run["seed"] for run in runs] == [0, 1]
+    report = json.loads((tmp_path / "0" / z96.REPORT).read_text())
+    assert {name: runs[0][name] for name in report} == report
+    assert z96.Settings(**runs[1]["settings"]) == SMALL

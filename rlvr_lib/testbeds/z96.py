@@ -311,3 +311,18 @@ def summarise(settings: Settings, seed: int, records: Sequence[Mapping[str, obje
             **{name: [record[name] for record in records] for name in ("greedy", "sampled", "right_paths")},
         },
     }
+
+
+def collect(folders: Sequence[Path]) -> dict[str, object]:
+    """Settings and report of every run in these folders, finished or not, as far as its checkpoint goes.
+
+    Raises:
+        ValueError: a checkpoint that is damaged.
+        FileNotFoundError: a folder without one.
+    """
+    runs = []
+    for folder in folders:
+        _, info = load_tensors(folder / CHECKPOINT)
+        settings = Settings(**info["settings"])
+        runs.append({"settings": info["settings"], **summarise(settings, info["seed"], info["records"])})
+    return {"runs": runs}
