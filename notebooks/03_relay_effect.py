@@ -1443,7 +1443,7 @@ ledger.check(
 )
 
 # %% tags=["hide-input"]
-wide = np.arange(2, 21)
+wide = np.arange(3, 21)
 
 
 def waiting(head, R):
@@ -1996,7 +1996,7 @@ def uniform_runs(group, names):
         record_every=map_iterations,
     )
     problems = transformer.draw_problems(
-        group, (5,), 400, seed + 1, names, "chain"
+        group, (5,), 12_000 // group.order, seed + 1, names, "chain"
     )
     with torch.no_grad():
         theta = torch.tensor(record.theta)
@@ -2112,6 +2112,7 @@ ledger.check(
 # On a non-abelian group success above nine tenths means the right map.
 # But seeds can be caught on the way there: a wrong order is right by luck with probability $N_\pi > 1/n$, and once attention is sharp on it there is no gradient left.
 # The theorem says at which success they are caught: $N_\pi$ averaged over the order in which names are asked for.
+# A run counts as sharp when every name's attention is above 0.99, which leaves $1-0.99^5$ of slack; sampled prompts need as much again.
 
 
 # %%
@@ -2129,7 +2130,7 @@ sharp_runs = []
 for name in ("S_3", "A_5"):
     run, group = uniform[name, 5], UNIFORM_START[name, 5]
     attention = torch.softmax(torch.tensor(run["logits"]), -1).numpy()
-    sharp = (attention.max(-1).min(-1) > 0.95) & is_permutation(run)
+    sharp = (attention.max(-1).min(-1) > 0.99) & is_permutation(run)
     sharp_runs += [
         (group, run["map"][k], run["y"][k]) for k in np.flatnonzero(sharp)
     ]
@@ -2138,7 +2139,7 @@ caught = [(caught_at(group, m), y) for group, m, y in sharp_runs] or [
 ]
 print(
     f"{len(sharp_runs)} sharp runs, {sum(p < 0.99 for p, _ in caught)} of them on a wrong map, at y =",
-    sorted({round(p, 2) for p, _ in caught}),
+    sorted({round(float(p), 2) for p, _ in caught}),
 )
 ledger.check(
     "3-transformer-caught-seeds",
@@ -2147,8 +2148,8 @@ ledger.check(
     kind="training",
     predicted=0.0,
     measured=max(abs(p - y) for p, y in caught),
-    tolerance=0.06,
-    smallest_effect=0.06,
+    tolerance=0.1,
+    smallest_effect=0.1,
     seeds=range(map_seeds),
     sabotages={
         "a wrong map taken to be at chance": max(
@@ -2251,7 +2252,7 @@ for column, names in enumerate((5, 8)):
         title=f"{names} names, chains of 5",
         xlim=(-0.05, 1.05),
     )
-    ax.legend(fontsize="x-small", loc="center right")
+    ax.legend(fontsize="x-small", loc=(0.02, 0.5))
 figures.show(
     fig,
     "Final success above chance against attention on the right clause, one point a seed. With five names the abelian "
@@ -2286,7 +2287,7 @@ if published:
     for ax, run in zip(axes[0], published, strict=True):
         for k, horizon in enumerate(run["horizons"]):
             greedy = np.array(run["curves"]["greedy"])[:, k]
-            paths = np.array(run["curves"]["right_paths"])[:, k]
+            paths = np.array(run["curves"]["right_steps"])[:, k]
             order = run["order"]
             ax.plot(
                 np.array(run["curves"]["updates"]) / 1000,
@@ -2302,7 +2303,7 @@ if published:
             )
         ax.set(
             xlabel="updates (thousands)",
-            ylabel="y (dotted: all steps right)",
+            ylabel="y (dotted: share of right steps)",
             title=f"{', '.join(map(str, run['horizons']))}; seed {run['seed']}",
             ylim=(-0.05, 1.05),
         )
@@ -2310,7 +2311,7 @@ if published:
     figures.show(
         fig,
         "Greedy success above chance on Z_96 against updates for every length, one panel a run; dotted, the share of "
-        "responses whose steps are all right.",
+        "greedy steps that are right.",
     )
 
 # %% [markdown]

@@ -138,7 +138,7 @@ def test_it_learns_two_step_chains():
 
 def test_the_report_names_the_first_evaluation_that_is_visible_and_mastered():
     records = [
-        {"updates": t, "greedy": [g], "sampled": [g], "right_paths": [0.0]}
+        {"updates": t, "greedy": [g], "sampled": [g], "right_paths": [0.0], "right_steps": [g]}
         for t, g in ((0, 0.005), (10, 0.012), (20, 0.2), (30, 0.995), (40, 0.98))
     ]
     report = z96.summarise(z96.Settings(horizons=(5,)), 0, records)

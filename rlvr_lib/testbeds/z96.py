@@ -31,6 +31,7 @@ from rlvr_lib.testbeds.store import load_tensors, save_tensors
 
 CHECKPOINT, METRICS, REPORT = "checkpoint.safetensors", "metrics.jsonl", "report.json"
 VISIBLE, MASTERED = 0.01, 0.99
+CURVES = ("greedy", "sampled", "right_paths", "right_steps")
 Head = Mapping[str, torch.Tensor]
 
 
@@ -308,7 +309,7 @@ def summarise(settings: Settings, seed: int, records: Sequence[Mapping[str, obje
         "visible_above_chance": first(lifted >= 0.1),
         "curves": {
             "updates": updates.tolist(),
-            **{name: [record[name] for record in records] for name in ("greedy", "sampled", "right_paths")},
+            **{name: [record[name] for record in records] for name in CURVES},
         },
     }
 
