@@ -121,7 +121,7 @@ class Rollouts:
         return add(zeros.index_add(0, self.group, value.double()))
 
     def pooled_baseline(self, model: nn.Module, scored: Scored, temperature: float, add: Sum) -> torch.Tensor:
-        """[B], b* from all responses of the other groups; where these have no energy, the mean of the others in a group."""
+        """[B], b* from the other groups' responses; where these have no energy, the mean of the others in a group."""
         none = torch.zeros(0, len(self.sampled), device=self.success.device)
         _, energy, _ = score_sums(model, self.sampled, none, scored, temperature)
         success = self.local_success
