@@ -123,8 +123,10 @@ def test_outputs_are_small_whole_and_name_no_machine(name):
     import getpass
     import socket
 
+    # Encoded pictures contain every short word sooner or later.
+    words = re.sub(r'"image/png": "[^"]*"', "", path.read_text())
     for private in {socket.gethostname(), getpass.getuser()} - {"root", "localhost"}:
-        assert not re.search(rf"\b{re.escape(private)}\b", path.read_text())
+        assert not re.search(rf"\b{re.escape(private)}\b", words)
 
 
 @each_notebook
