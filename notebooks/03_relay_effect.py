@@ -756,13 +756,15 @@ for group in small.values():
 #
 # ```{prf:corollary} Uniform attention is a saddle on abelian groups
 # :label: cor-saddle
-# If the context is exactly the chain, uniform attention is a stationary point of $P_h$ on every abelian group, with directions of increase in second order; on a non-abelian group its gradient points to the right order.
+# If the context is exactly the chain, uniform attention is a stationary point of $P_h$ on every abelian group, with directions of increase in second order.
 # ```
 #
 # ```{prf:proof}
 # The permanent is symmetric in the columns, so at uniform attention all its derivatives with respect to $A_{lm}$ are equal, and logits only see differences along a row.
 # Moving towards a permutation matrix increases the permanent, which is least at uniform attention among doubly stochastic matrices (van der Waerden).
 # ```
+#
+# On a non-abelian group the $N_\pi$ differ, and nothing makes the gradient vanish; on each of ours it points to the right order.
 #
 # The softmax's derivative, taken automatically, for five clauses:
 
@@ -1102,7 +1104,6 @@ ledger.check(
     sabotages={
         "5 and 15 kept in the mixture": longest_after((5, 15, 45), "REINFORCE")
     },
-    printed="learning from long chains alone takes exponentially long",
 )
 
 # %% [markdown]
@@ -2070,7 +2071,7 @@ ledger.check(
         )
     },
     outcome="holds-sharper",
-    printed="success read as learned steps; the experiment uses Z_96",
+    printed="the experiment uses Z_96 and reports success",
 )
 ledger.check(
     "3-transformer-abelian-success",
@@ -2539,7 +2540,7 @@ ledger.check(
             longest_y("single") - longest_y("single", first=True)
         ).max()
     },
-    printed="a smooth spectrum reaches what long chains alone do not",
+    printed="a smooth spectrum leads to a relay effect",
 )
 
 
