@@ -314,6 +314,7 @@ def draw(report: dict[str, object], file: Path) -> None:
     axes[1].plot(table.group_size, table.dead_groups, marker="^", label="dead groups")
     axes[1].axvline(report["group_size"], **figures.PREDICTION)
     axes[1].set_xscale("log", base=2)
+    axes[1].set_xticks(GROUP_SIZES, GROUP_SIZES)
     axes[1].set(xlabel="group size", ylabel="share")
     axes[1].legend()
     if levels:
