@@ -88,6 +88,7 @@ def judge(mutant: Mutant, clean: Path, cache: Path) -> dict[str, str]:
         project = copy_project(Path(folder))
         apply(mutant, project)
         caught = failing_test(mutant, project), failing_claim(mutant, project, Path(folder) / "out", clean, cache)
+    print(f"{mutant.module}: {mutant.broken.strip()}: {caught[0] or 'no test'}, {caught[1] or 'no claim'}", flush=True)
     return {
         "module": mutant.module,
         "original": mutant.original.strip(),

@@ -31,7 +31,7 @@ MUTANTS = [
     Mutant("gap", "np.exp(-progress / 2)", "np.exp(-progress)", "constant"),
     Mutant("gap", "((1 - 1 / group_size) * success", "((1 + 1 / group_size) * success", "sign"),
     Mutant("gap", "np.sqrt(correct * (group_size - correct)) /", "(correct * (group_size - correct)) /", "exponent"),
-    Mutant("gap", "correct = np.arange(group_size + 1)", "correct = np.arange(group_size)", "index"),
+    Mutant("gap", "- gammaln(correct + 1) -", "- gammaln(correct + 2) -", "index"),
     Mutant("advantages", "reward.mean(-1, keepdims=True)", "reward.mean(keepdims=True)", "index"),
     Mutant("advantages", "group_size / (group_size - 1)", "(group_size - 1) / group_size", "exponent"),
     Mutant("advantages", "(centred**2).mean(over", "np.abs(centred).mean(over", "exponent"),
