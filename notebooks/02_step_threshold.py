@@ -77,7 +77,7 @@ import torch
 from IPython.display import display
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import expit, log_expit, ndtri
-from scipy.stats import beta, binomtest, norm
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from rlvr_lib import figures
@@ -85,6 +85,11 @@ from rlvr_lib.advantages import group_advantages
 from rlvr_lib.claims import Ledger, relative_error
 from rlvr_lib.gap import gradient_gap
 from rlvr_lib.groups import symmetric_group
+from rlvr_lib.intervals import (
+    least_detectable_share,
+    share_lower_bound,
+    sign_test,
+)
 from rlvr_lib.responses import conditional_weights, success_rate
 from rlvr_lib.testbeds import bandit, grpo, transformer
 from rlvr_lib.testbeds.chains import WordProblems, quotients
@@ -1511,7 +1516,7 @@ ledger.check(
 # A run that has stopped improving may be stepping over its optimum, or it may be locked in on wrong answers, where all rewards of a group agree and nothing moves.
 # Cutting the learning rate tenfold tells them apart: only the first rises.
 # We continue every stalled run twice, with the cut and without.
-# Plateaus are runs at 1.2 times the boundary; locked runs are ones at eight times the boundary whose success has vanished.
+# Plateaus are runs at $1.2$ times the boundary; locked runs are ones at eight times the boundary whose success has vanished.
 
 
 # %%
@@ -1558,17 +1563,9 @@ print(f"{len(locked)} locked runs move by {largest:.4f} at most")
 
 
 # %%
-def least_share(rises, false_alarm=1e-6):
-    """Lower confidence bound (Clopper-Pearson) of the share of pairs that rise."""
-    up, n = int((rises > 0).sum()), len(rises)
-    return float(beta.ppf(false_alarm, up, n - up + 1)) if up else 0.0
-
-
-def least_detectable(n, false_alarm=1e-6):
-    """The smallest share of n pairs whose lower confidence bound reaches one half."""
-    up = np.arange(1, n + 1)
-    found = beta.ppf(false_alarm, up, n - up + 1) >= 0.5
-    return float(up[found].min(initial=n) / n)
+def least_share(rises):
+    """Lower confidence bound of the share of pairs that rise."""
+    return share_lower_bound(int((rises > 0).sum()), max(len(rises), 1))
 
 
 ledger.check(
@@ -1580,7 +1577,7 @@ ledger.check(
     relation="at least",
     measured=least_share(gains),
     false_alarm=1e-6,
-    smallest_effect=least_detectable(len(plateau)),
+    smallest_effect=least_detectable_share(len(plateau)),
     sabotages={
         "no cut": least_share(control),
         "the cut on locked runs": least_share(locked_gains),
@@ -2591,7 +2588,7 @@ print(
 # ### Training above and below
 #
 # Now whole runs, with exact updates of one prompt at a fixed learning rate.
-# The rate is chosen so that the first step is 1/4, 1/2, 3/2 or 3 times the measured critical step.
+# The rate is chosen so that the first step is $\tfrac14$, $\tfrac12$, $\tfrac32$ or $3$ times the measured critical step.
 # REINFORCE has the gain $\sigma^2$; GRPO in large groups has the gain $\sigma$, and its rate is smaller accordingly, so that the first steps are the same.
 # A run whose remaining steps together cannot move the log-odds by a half, to first order, is ended early.
 
@@ -2718,10 +2715,8 @@ wins, losses = (
     more_crashes(GRPO_GAIN, REINFORCE),
     more_crashes(REINFORCE, GRPO_GAIN),
 )
-sign_test = binomtest(wins, max(wins + losses, 1), 0.5, "greater").pvalue
-print(
-    f"prompts: {wins} to {losses}, exact one-sided sign test p = {sign_test:.2g}"
-)
+more = sign_test(np.repeat([1.0, -1.0], [wins, losses]))
+print(f"prompts: {wins} to {losses}, exact one-sided sign test p = {more:.2g}")
 ledger.check(
     "2-qwen-matched-first-step",
     "matched first steps: prompts on which GRPO crashes in more runs than REINFORCE, minus the reverse",
@@ -3201,7 +3196,7 @@ ledger.check(
     relation="at least",
     measured=lower_share(shared_least, copies_least),
     false_alarm=1e-6,
-    smallest_effect=least_detectable(int(unopposed.sum())),
+    smallest_effect=least_detectable_share(int(unopposed.sum())),
     sabotages={
         "each prompt with a copy of the parameters": lower_share(
             copies_least, copies_least

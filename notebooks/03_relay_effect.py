@@ -86,6 +86,7 @@ from rlvr_lib.groups import (
     quaternion_group,
     symmetric_group,
 )
+from rlvr_lib.intervals import FALSE_ALARM, frequency_p_value
 from rlvr_lib.notebooks import project_root
 from rlvr_lib.permutations import (
     all_permutations,
@@ -1868,41 +1869,52 @@ for runs in (linear_runs, softmax_runs):
 
 
 # %% tags=["nbval-ignore-output"]
-def largest_z(predict, rows):
-    scores = []
-    for h, law, _, share in rows:
-        p = float(np.clip(predict(law, h), 1e-3, 1 - 1e-3))
-        scores.append(abs(share - p) / np.sqrt(p * (1 - p) / tested_prompts))
-    return max(scores)
+def corrected_p(pairs, trials):
+    """Smallest exact p-value of (share seen, probability predicted), times their number."""
+    pairs = list(pairs)
+    least = min(
+        frequency_p_value(
+            [round(share * trials), trials - round(share * trials)], [p, 1 - p]
+        )
+        for share, p in pairs
+    )
+    return min(1.0, len(pairs) * least)
 
 
-def threshold(count, false_alarm=1e-6):
-    return float(norm.isf(false_alarm / (2 * count)))
+def p_value(predict, rows):
+    return corrected_p(
+        ((share, float(predict(law, h))) for h, law, _, share in rows),
+        tested_prompts,
+    )
+
+
+def detectable(count, trials):
+    """Shift of a success rate of one half that some comparison finds, in 99 of 100 samples."""
+    return (norm.isf(FALSE_ALARM / (4 * count)) + 2.33) / 2 / np.sqrt(trials)
 
 
 def conjugated(law, h):
     return walk_success(s3, law, h, conjugated=True)
 
 
-limit = threshold(len(comparisons))
 bias = max(abs(conjugated(law, h) - exact) for h, law, exact, _ in comparisons)
 print(
     f"{len(comparisons)} comparisons of {tested_prompts} prompts; largest exact deviation of the formula: {bias:.3f}"
 )
 ledger.check(
     "3-transformer-spectral-prediction",
-    "success from the measured law of one step, by the conjugated formula (largest |z|)",
+    "success from the measured law of one step, by the conjugated formula (smallest p-value, corrected)",
     testbed="transformer",
     kind="statistical",
-    predicted=limit,
-    relation="at most",
-    measured=largest_z(conjugated, comparisons),
-    false_alarm=1e-6,
-    smallest_effect=(limit + 2.33) / 2 / np.sqrt(tested_prompts),
+    predicted=FALSE_ALARM,
+    relation="at least",
+    measured=p_value(conjugated, comparisons),
+    false_alarm=FALSE_ALARM,
+    smallest_effect=detectable(len(comparisons), tested_prompts),
     outcome="holds-with-limits",
     seeds=range(relay_seeds),
     sabotages={
-        "every step must be right: accuracy to the power h": largest_z(
+        "every step must be right: accuracy to the power h": p_value(
             lambda law, h: law[0] ** h, comparisons
         ),
     },
@@ -1935,24 +1947,23 @@ bias = max(
 print(
     f"{len(uneven)} comparisons; largest exact deviation of the formula: {bias:.3f}"
 )
-limit = threshold(len(uneven))
 
 # %% tags=["nbval-ignore-output"]
 ledger.check(
     "3-transformer-uneven-prompts",
-    "clauses from a skewed law and from transpositions: success by the pair formula (largest |z|)",
+    "clauses from a skewed law and from transpositions: success by the pair formula (smallest p-value, corrected)",
     testbed="transformer",
     kind="statistical",
-    predicted=limit,
-    relation="at most",
-    measured=largest_z(lambda laws, h: pair_success(s3, laws[0], h), uneven),
-    false_alarm=1e-6,
-    smallest_effect=(limit + 2.33) / 2 / np.sqrt(tested_prompts),
+    predicted=FALSE_ALARM,
+    relation="at least",
+    measured=p_value(lambda laws, h: pair_success(s3, laws[0], h), uneven),
+    false_alarm=FALSE_ALARM,
+    smallest_effect=detectable(len(uneven), tested_prompts),
     sabotages={
-        "wrong steps taken for uniform": largest_z(
+        "wrong steps taken for uniform": p_value(
             lambda laws, h: uniform_error_success(6, laws[1][0], h), uneven
         ),
-        "prompts taken for uniform, floor at chance": largest_z(
+        "prompts taken for uniform, floor at chance": p_value(
             lambda laws, h: uniform_error_success(6, laws[0].trace(), h), uneven
         ),
     },
@@ -2045,7 +2056,7 @@ for (name, names), run in uniform.items():
 closed = [uniform[name, 5] for name in ("Z_5", "Z_6")]
 winners = sum(int((run["y"] > 0.9).sum()) for run in closed)
 chance = 1 / factorial(5)
-most = int(binom.isf(1e-6, max(winners, 1), chance))
+most = int(binom.isf(FALSE_ALARM, max(winners, 1), chance))
 effects = np.linspace(0.01, 0.999, 400)
 detected = effects[binom.sf(most, max(winners, 1), effects) > 0.99]
 
@@ -2062,7 +2073,7 @@ ledger.check(
     predicted=most,
     relation="at most",
     measured=sum(won(run, mapped_right) for run in closed),
-    false_alarm=1e-6,
+    false_alarm=FALSE_ALARM,
     smallest_effect=float(detected[0]) if len(detected) else 1.0,
     seeds=range(map_seeds),
     sabotages={
@@ -2113,7 +2124,7 @@ ledger.check(
 # On a non-abelian group success above nine tenths means the right map.
 # But seeds can be caught on the way there: a wrong order is right by luck with probability $N_\pi > 1/n$, and once attention is sharp on it there is no gradient left.
 # The theorem says at which success they are caught: $N_\pi$ averaged over the order in which names are asked for.
-# A run counts as sharp when every name's attention is above 0.99, which leaves $1-0.99^5$ of slack; sampled prompts need as much again.
+# A run counts as sharp when every name's attention is above $0.99$, which leaves $1-0.99^5$ of slack; sampled prompts need as much again.
 
 
 # %%
@@ -2366,36 +2377,34 @@ def noisy_law(order, length, noise=NOISE):
 TRACES = 50 * qwen_prompts
 
 
-def teacher_z(law):
-    generator, scores = torch.Generator().manual_seed(seed), []
+def teacher_p(law):
+    generator, pairs = torch.Generator().manual_seed(seed), []
     for group in qwen_tested:
         for length in LENGTHS_SEEN:
             task = WordProblem(group, (length,))
             prompts = task.draw(TRACES, generator)
             tokens, mask = task.demonstrations(prompts, NOISE, generator)
             right = task.reward(prompts, tokens[:, None], mask.sum(-1)[:, None])
-            p = law(group.order, length)
-            spread = np.sqrt(p * (1 - p) / TRACES)
-            scores.append(abs(float(right.double().mean()) - p) / spread)
-    return max(scores)
+            pairs.append(
+                (float(right.double().mean()), law(group.order, length))
+            )
+    return corrected_p(pairs, TRACES)
 
-
-limit = threshold(len(qwen_tested) * len(LENGTHS_SEEN))
 
 # %% tags=["nbval-ignore-output"]
 ledger.check(
     "3-qwen-teacher-law",
-    "the noisy teacher: success by length is 1/n + (1 - 1/n) lambda^L (largest |z|)",
+    "the noisy teacher: success by length is 1/n + (1 - 1/n) lambda^L (smallest p-value, corrected)",
     testbed="qwen",
     kind="statistical",
-    predicted=limit,
-    relation="at most",
-    measured=teacher_z(noisy_law),
-    false_alarm=1e-6,
-    smallest_effect=(limit + 2.33) / 2 / np.sqrt(TRACES),
+    predicted=FALSE_ALARM,
+    relation="at least",
+    measured=teacher_p(noisy_law),
+    false_alarm=FALSE_ALARM,
+    smallest_effect=detectable(len(qwen_tested) * len(LENGTHS_SEEN), TRACES),
     sabotages={
-        "the chance floor left out": teacher_z(lambda n, L: (1 - NOISE) ** L),
-        "replaced steps taken to be always wrong": teacher_z(
+        "the chance floor left out": teacher_p(lambda n, L: (1 - NOISE) ** L),
+        "replaced steps taken to be always wrong": teacher_p(
             lambda n, L: uniform_error_success(n, 1 - NOISE, L)
         ),
     },

@@ -1054,7 +1054,7 @@ figures.show(
 #
 # Sixty-four two-armed prompts with orthogonal features, log-odds spread evenly from $-3$ to $3$.
 # All arms have the learning rate that moves a prompt at even odds equally fast.
-# The prediction integrates $\dot z_q = \text{rate}\times\mathbb E[v^{1-a/2}]$ for each prompt and asks when mean success reaches 95%; nothing is fitted.
+# The prediction integrates $\dot z_q = \text{rate}\times\mathbb E[v^{1-a/2}]$ for each prompt and asks when mean success reaches $0.95$; nothing is fitted.
 # The measurement draws groups and takes small steps.
 # One more arm divides all prompts by *one* deviation, pooled over the batch, which TRL calls `scale_rewards="batch"`.
 
@@ -1275,7 +1275,7 @@ ledger.check(
 #
 # We test it on an exact bandit in its *quadratic regime*.
 # Each of 64 prompts has two correct and two wrong arms on a line, at distance one between the classes and spread within them; the lines are random directions in as many dimensions as the overlap asks for.
-# Success rates lie between 0.95 and 0.9999, where the curvature $\sigma^2(2J-1)$ is negative and close to $-\sigma^2$.
+# Success rates lie between $0.95$ and $0.9999$, where the curvature $\sigma^2(2J-1)$ is negative and close to $-\sigma^2$.
 # For every power the step length is optimised, on the exact gradient and Hessian, with the noise of large groups taken exactly.
 
 # %%
@@ -1397,7 +1397,7 @@ ledger.check(
 
 # %% [markdown]
 # The dial is a statement about short steps.
-# Away from the quadratic regime it fails: with success between 0.1 and 0.9 and the best step found by exact line search, one step is long enough for other terms to decide, and at an overlap of one the best power is still near two.
+# Away from the quadratic regime it fails: with success between $0.1$ and $0.9$ and the best step found by exact line search, one step is long enough for other terms to decide, and at an overlap of one the best power is still near two.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -1973,7 +1973,7 @@ ledger.check(
 )
 
 # %% [markdown]
-# ### Time to 95 percent
+# ### Time to nearly certain success
 #
 # As on the transformer: rates matched at the start, the prediction by exact gradients with the finite-group gain of each prompt, the measurement by sampled groups.
 # Real runs add noise to every step, and a nonlinear policy pays for noise, so measured times may exceed the noiseless ones.
@@ -2499,7 +2499,7 @@ ledger.check(
 # %% [markdown]
 # The transformer's rise and fall does not show on the Qwen: the advantage by line search is small in every window, and the control is flat.
 # One number that the paper prints can be put beside ours: the cosines between gradients of different prompts.
-# With $n=100$ prompts its table amounts to overlaps $o = n\,\mathbb E[\cos^2]$ of .2, .6 and 2.0 at steps 0, 260 and 500, half of the cosines negative at step 0.
+# With $n=100$ prompts its table amounts to overlaps $o = n\,\mathbb E[\cos^2]$ of $.2$, $.6$ and $2.0$ at steps $0$, $260$ and $500$, half of the cosines negative at the first.
 
 # %% tags=["nbval-ignore-output"]
 print("by mean success: overlap of 100 such prompts, share of negative cosines")
@@ -2599,7 +2599,7 @@ figures.show(
 # | Inner products of gradients are non-negative (Assumption 4). | contradicted on the Qwen, and by its own table | `4-qwen-negative-cosines` |
 # | The advantage needs near-orthogonal prompts. | sharpened: the best power falls with the overlap, for short steps | `4-bandit-orthogonality-dial`, `4-bandit-dial-needs-short-steps` |
 # | There are three phases, and the advantage ends because orthogonality is lost. | rise and fall confirmed on the transformer, the reason contradicted there; no middle phase on the Qwen | `4-transformer-zero-cosine`, `4-transformer-advantage-rises`, `4-transformer-advantage-falls`, `4-qwen-phases` |
-# | Its curves for a model of 1.5 billion parameters. | not tested here: needs a GPU | `rlvr train --model Qwen/Qwen2.5-Math-1.5B --task gsm8k --engine trl --steps 500 --out runs/normalised`, once with each setting of the estimator |
+# | Its curves for a language model of more than a billion parameters. | not tested here: needs a GPU | `rlvr train --model Qwen/Qwen2.5-Math-1.5B --task gsm8k --engine trl --steps 500 --out runs/normalised`, once with each setting of the estimator |
 #
 # ## 4.9 Should I set `scale_rewards`?
 #

@@ -105,6 +105,7 @@ from rlvr_lib.estimators import (
 )
 from rlvr_lib.gap import policy_gradient
 from rlvr_lib.groups import symmetric_group
+from rlvr_lib.intervals import share_lower_bound
 from rlvr_lib.responses import Responses, score_energies, success_rate
 from rlvr_lib.scores import Recorder
 from rlvr_lib.testbeds import bandit, grpo, transformer
@@ -1411,7 +1412,7 @@ def sample(p, reward, noise):
 
 # %% [markdown]
 # The methods, as functions that turn a batch into advantages.
-# `lagged` remembers past batches with a decay of 0.9, from score norms or from two gradients a batch; the sign-flipped baseline is a sabotage.
+# `lagged` remembers past batches with a decay of $0.9$, from score norms or from two gradients a batch; the sign-flipped baseline is a sabotage.
 
 # %%
 ADVANTAGES = {
@@ -2658,10 +2659,7 @@ def paired(method, reference):
 def share_above(method, reference):
     """Lower end of the exact 95% interval of the share of paired runs that a method wins."""
     difference = paired(method, reference)
-    test = stats.binomtest(
-        int((difference > 0).sum()), len(difference), alternative="greater"
-    )
-    return test.proportion_ci(0.95, method="exact").low
+    return share_lower_bound(int((difference > 0).sum()), len(difference), 0.05)
 
 
 for key in settings:

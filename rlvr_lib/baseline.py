@@ -116,8 +116,7 @@ def leave_one_out_baselines(reward: ArrayLike, score_energy: ArrayLike) -> Float
     Raises:
         ValueError: a wrong shape, fewer than two responses, a reward that is not 0 or 1, a negative energy.
     """
-    reward, score_energy = _rewards_and_energies(reward, score_energy)
-    require(reward.ndim == 1, "reward", f"shape {reward.shape}", "an array of 1 dimension(s)")
+    reward, score_energy = _rewards_and_energies(real_array("reward", reward, ndim=1), score_energy)
     require(len(reward) >= 2, "reward", f"{len(reward)} response(s)", "at least two responses")
     return mean_of_others(reward, score_energy)
 

@@ -90,7 +90,6 @@ DIMENSIONS = [
     ("gradient_snr", "gradients"),
     ("squared_signal", "gradients"),
     ("leave_one_out_baselines", "reward"),
-    ("pooled_baselines", "reward"),
     ("permanent", "matrix"),
     ("attention_success", "attention"),
     ("two_gradient_baseline", "correct_sums"),

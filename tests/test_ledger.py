@@ -16,7 +16,7 @@ NAMES = notebook_names(ROOT / "notebooks")
 
 # What draws a conclusion from a sample: tests, and the laws that are used for nothing but intervals.
 INFERENCE = re.compile(
-    r"beta|t|f|chi2|bootstrap|permutation_test|monte_carlo_test|\w*test(_\w+)?|ttest_\w+|ks_\w+|wilcoxon|mannwhitneyu"
+    r"beta|f|chi2|bootstrap|permutation_test|monte_carlo_test|\w*test(_\w+)?|ttest_\w+|ks_\w+|wilcoxon|mannwhitneyu"
     r"|kruskal|pearsonr|spearmanr|kendalltau|fisher_exact|combine_pvalues|chisquare|anderson\w*|bayes_mvs"
 )
 

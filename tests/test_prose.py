@@ -26,7 +26,8 @@ NOT_PROSE = (
     r'"[^"\n]*"|“[^”]*”',
     r"^#+ \d+(?:\.\d+)*",
     r"(?i:arxiv)[: ]*\d{4}\.\d{4,5}",
-    r"\b(?:[Ss]ections?|[Cc]hapters?|[Tt]heorems?|[Ff]igures?|[Tt]ables?|Python|[Vv]ersion|v)\s?\d+(?:\.\d+)*",
+    r"\b(?:[Ss]ections?|[Cc]hapters?|[Tt]heorems?|[Ll]emmas?|[Ff]igures?|[Tt]ables?|Python|[Vv]ersion|v)\s?"
+    r"\d+(?:\.\d+)*(?:(?:, | and | to )\d+(?:\.\d+)+)*",
 )
 
 NUMERAL = re.compile(

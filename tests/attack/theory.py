@@ -35,7 +35,9 @@ MUTANTS = [
     Mutant("advantages", "reward.mean(-1, keepdims=True)", "reward.mean(keepdims=True)", "index"),
     Mutant("advantages", "group_size / (group_size - 1)", "(group_size - 1) / group_size", "exponent"),
     Mutant("advantages", "(centred**2).mean(over", "np.abs(centred).mean(over", "exponent"),
-    Mutant("advantages", '-1 if estimator == "grpo" else None', 'None if estimator == "grpo" else -1', "index"),
+    Mutant(
+        "advantages", 'None if estimator == "grpo_batch" else -1', '-1 if estimator == "grpo_batch" else None', "index"
+    ),
     Mutant("advantages", "np.divide(centred, spread", "np.divide(-centred, spread", "sign"),
     Mutant("threshold", "(2 * (1 - success) * np.maximum", "(2 * success * np.maximum", "index"),
     Mutant("threshold", "horizon * score_range**2 / 2", "horizon * score_range**2 / 4", "constant"),
