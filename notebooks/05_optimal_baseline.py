@@ -15,7 +15,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # 5. The optimal baseline and the SNR learning rate
 #

@@ -83,6 +83,7 @@ def test_no_file_names_a_machine_or_is_unfinished():
     for name in filter(None, tracked):
         path = ROOT / name
         if path.suffix in {".py", ".md", ".yml", ".toml", ".cff", ".ipynb", ".json", ".txt"} and path.is_file():
-            text = path.read_text()
+            # Pictures are encoded text, in which every short word turns up sooner or later.
+            text = re.sub(r'"image/png": "[^"]*"', "", path.read_text())
             assert not re.search(rf"\b({marks})\b", text), f"{name} is unfinished"
             assert not re.search(r"(?<![\w.])/(home|root|work)/[\w.-]", text) or name == "tests/test_project.py", name
