@@ -46,8 +46,9 @@ class Claim(BaseModel):
     """One line of the ledger.
 
     ``tolerance`` is absolute, in the units of ``measured``. ``false_alarm`` is the probability that the check fails
-    although the statement is true, ``smallest_effect`` the deviation it would have caught. ``runtime_s`` is the time
-    since the claim before it in the same notebook.
+    although the statement is true, ``smallest_effect`` the deviation it would have caught: for an exact claim any beyond
+    the tolerance; for a training claim likewise, of the number over its own seeds and not of the population behind them.
+    ``runtime_s`` is the time since the claim before it in the same notebook.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +63,7 @@ class Claim(BaseModel):
     measured: Finite
     tolerance: Finite = Field(ge=0)
     false_alarm: float = Field(ge=0, lt=1)
-    smallest_effect: float | None
+    smallest_effect: Finite
     verdict: Verdict
     sabotages: tuple[Sabotage, ...] = Field(min_length=1)
     seeds: tuple[int, ...]
@@ -74,8 +75,8 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _statistics_are_stated(self) -> Claim:
-        if self.kind == "statistical" and (self.false_alarm == 0 or self.smallest_effect is None):
-            raise ValueError(f"{self.id}: a statistical claim states its false-alarm rate and its smallest effect")
+        if self.kind == "statistical" and self.false_alarm == 0:
+            raise ValueError(f"{self.id}: a statistical claim states its false-alarm rate")
         return self
 
     @property
@@ -198,7 +199,7 @@ class Ledger:
             measured=measured,
             tolerance=tolerance,
             false_alarm=false_alarm,
-            smallest_effect=tolerance if smallest_effect is None and kind == "exact" else smallest_effect,
+            smallest_effect=tolerance if smallest_effect is None and kind != "statistical" else smallest_effect,
             verdict=verdict,
             sabotages=tuple(
                 Sabotage(broken=broken, measured=value, rejected=not passes(predicted, relation, value, tolerance))

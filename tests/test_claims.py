@@ -65,8 +65,8 @@ def test_small_samples_are_not_judged_but_exact_claims_are():
 
 def test_statistical_claims_state_their_error_rates():
     with pytest.raises(ValidationError, match="false-alarm rate"):
-        check(kind="statistical")
-    with pytest.raises(ValidationError, match="false-alarm rate"):
+        check(kind="statistical", smallest_effect=0.2)
+    with pytest.raises(ValidationError, match="smallest_effect"):
         check(kind="statistical", false_alarm=1e-6)
 
 

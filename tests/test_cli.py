@@ -98,7 +98,8 @@ def test_an_accepted_sabotage_is_exit_code_one(smoke, monkeypatch):
 def test_an_interrupt_is_exit_code_130(tmp_path, number):
     command = [sys.executable, "-m", "rlvr_lib", "reproduce", "--profile", "smoke", "--out", str(tmp_path)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(6)
+    while child.poll() is None and not list(tmp_path.glob(".partial/*.run-*")):
+        time.sleep(0.1)
     child.send_signal(number)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 130

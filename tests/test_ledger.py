@@ -47,9 +47,6 @@ def test_every_claim_is_complete(claim):
     if claim.judged:
         assert claim.sabotages
         assert not claim.accepted_sabotages
-        # A training claim compares what these runs did; its tolerance says what it would have caught.
-        stated = claim.smallest_effect is not None or claim.kind == "training"
-        assert stated, "the power of a check is the smallest effect it would have caught"
     if claim.kind == "exact":
         assert claim.false_alarm == 0
 
