@@ -46,9 +46,9 @@ class Claim(BaseModel):
     """One line of the ledger.
 
     ``tolerance`` is absolute, in the units of ``measured``. ``false_alarm`` is the probability that the check fails
-    although the statement is true, ``smallest_effect`` the deviation it would have caught: for an exact claim any beyond
-    the tolerance; for a training claim likewise, of the number over its own seeds and not of the population behind them.
-    ``runtime_s`` is the time since the claim before it in the same notebook.
+    although the statement is true. ``smallest_effect`` is the deviation it would have caught: for an exact claim any
+    beyond the tolerance; for a training claim the same, of the number over its own seeds and not of the population
+    behind them. ``runtime_s`` is the time since the claim before it in the same notebook.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
