@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,8 +39,14 @@ def start(project: Path, out: Path, *options: str, **popen: object) -> subproces
     return subprocess.Popen(command, cwd=project, **(quiet | popen))
 
 
-def reproduce(project: Path, out: Path, *options: str, **popen: object) -> tuple[int, str]:
-    """``rlvr reproduce`` of a project: its exit code and all it printed."""
+def reproduce(
+    project: Path, out: Path, *options: str, limit_s: float | None = None, **popen: object
+) -> tuple[int, str]:
+    """``rlvr reproduce`` of a project: its exit code and all it printed; interrupted after a limit."""
     child = start(project, out, *options, **({"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | popen))
-    said = child.communicate()[0].decode(errors="replace")
-    return child.returncode, said
+    try:
+        said = child.communicate(timeout=limit_s)[0]
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGINT)
+        said = child.communicate()[0]
+    return child.returncode, said.decode(errors="replace")

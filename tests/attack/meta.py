@@ -17,13 +17,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rlvr_lib import provenance
+from rlvr_lib.cli import INTERRUPTED
 from rlvr_lib.notebooks import notebook_names, read_source
 from rlvr_lib.results import Result, accepted_sabotages
 from tests.attack.common import ROOT, environment, record, reproduce
 from tests.attack.theory import MUTANTS, Mutant
 
 UNIT_TESTS = {"permutations": ("groups", "relay")}
-LIMIT = 900
+LIMIT = 300
 """Seconds after which a broken library counts as caught because it does not end."""
 
 
@@ -70,7 +71,9 @@ def failing_claim(mutant: Mutant, project: Path, out: Path, clean: Path, cache: 
     """What the first notebook that notices says: a claim, an accepted sabotage or an error; nothing if none does."""
     for name in importers(mutant.module, project):
         variables = environment(project, RLVR_CACHE=str(cache))
-        _, said = reproduce(project, out, name, "--profile", "smoke", env=variables)
+        code, said = reproduce(project, out, name, "--profile", "smoke", limit_s=LIMIT, env=variables)
+        if code == INTERRUPTED:
+            return f"{name} does not end"
         broken, intact = Result(out, name, "smoke"), Result(clean, name, "smoke")
         if not broken.stamp():
             errors = re.findall(r"^(\w*(?:Error|Exception|Warning)\b.*)$", said, re.M)
