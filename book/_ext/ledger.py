@@ -233,7 +233,7 @@ class Benchmarks(SphinxDirective):
         rows = [
             (
                 row["name"],
-                f"{row['ratio']:.2g} {row['meaning']}",
+                f"{row['ratio']:.3g} {row['meaning']}",
                 row["baseline"],
                 self.time(row),
                 self.target(row),
@@ -275,7 +275,7 @@ class History(SphinxDirective):
             for row in run["ratios"]:
                 ratios.setdefault((row["name"], row["baseline"]), []).append((run, row["ratio"]))
         rows = [
-            (name, baseline, ", ".join(f"{ratio:.2g}" for _, ratio in found), self.when(found), self.where(found))
+            (name, baseline, ", ".join(f"{ratio:.3g}" for _, ratio in found), self.when(found), self.where(found))
             for (name, baseline), found in ratios.items()
         ]
         if not rows:
