@@ -1969,14 +1969,19 @@ def crowded_rates():
     return found
 
 
+def loop_rate(here, curvature, estimator, gain_power=1.0):
+    """2c's learning rate for an estimator of the training loop, with a power of its gain."""
+    kind, size = ("grpo", G) if estimator == "grpo" else ("reinforce", None)
+    rate = critical_learning_rate(here.success, curvature, kind, None, size)
+    return rate * estimator_gain(here.success, kind, size) ** (1 - gain_power)
+
+
 def rate_shares(estimator, gain_power=1.0):
     """2c's learning rate over the exact one, for crowded names whose success returns."""
-    kind, size = ("grpo", G) if estimator == "grpo" else ("reinforce", None)
     shares = []
     for policy, problems, theta, here, largest, exact, seen in crowded_lines:
         update = loop_update(policy, problems, theta, estimator)
-        rate = critical_learning_rate(here.success, largest, kind, None, size)
-        rate *= estimator_gain(here.success, kind, size) ** (1 - gain_power)
+        rate = loop_rate(here, largest, estimator, gain_power)
         shares.append((rate * update.norm(dim=-1).numpy() / exact)[seen])
     return np.concatenate(shares)
 
@@ -2030,15 +2035,37 @@ def maximum(T):
 maxima = {T: maximum(T) for T in spans.tolist()}
 
 
-def ridge_ratios(distance):
-    """First return over the local prediction, from before a maximum by this share of the way to it."""
-    found = []
+def before_maxima(distance):
+    """Starts before the maxima by this share of the way: policy, problems, start, direction, values, exact step."""
     for T, (seen, top) in maxima.items():
         policy, problems, theta, w, _ = half["crowded names", T]
         start = theta + torch.tensor((1 - distance) * top)[:, None] * w
         here = along_line(policy, problems, start, w)
-        found.append(returns(policy, problems, start, w, here, 4.0)[0][seen])
-    return np.concatenate(found)
+        multiple, predicted = returns(policy, problems, start, w, here, 4.0)
+        yield policy, problems, start, w, here, multiple * predicted, seen
+
+
+def ridge_ratios(distance):
+    """First return over the local prediction."""
+    return np.concatenate(
+        [
+            (exact / critical_step(here.success, here.gap, here.curvature))[
+                seen
+            ]
+            for *_, here, exact, seen in before_maxima(distance)
+        ]
+    )
+
+
+def ridge_rates(estimator, gain_power=1.0):
+    """2c's learning rate over the one whose expected update, along the line, is the exact step; next to maxima."""
+    shares = []
+    for policy, problems, start, w, here, exact, seen in before_maxima(1e-3):
+        update = loop_update(policy, problems, start, estimator)
+        along = (update * w).sum(-1).numpy()
+        rate = loop_rate(here, here.curvature, estimator, gain_power)
+        shares.append((rate * along / exact)[seen])
+    return np.concatenate(shares)
 
 
 coarse, ridge = ridge_ratios(0.1), ridge_ratios(1e-3)
@@ -2060,6 +2087,31 @@ ledger.check(
     printed="a threshold up to constants (secondary source)",
 )
 
+# %% [markdown]
+# A guarantee has room, and a wrong gain can hide in it.
+# Next to a maximum there is none: the learning rate of 2c must take the training loop's own expected update to the return, and a wrong gain shows for either estimator.
+
+
+# %%
+def farthest_rate(gain_power=1.0, estimators=("reinforce", "grpo")):
+    """The ratio farthest from one, over estimators and starts."""
+    found = np.concatenate([ridge_rates(e, gain_power) for e in estimators])
+    return found[np.abs(np.log(found)).argmax()]
+
+
+ledger.check(
+    "2-transformer-ridge-rate",
+    "crowded names, a thousandth of the way before a maximum: 2c's learning rate over the one whose expected update returns, REINFORCE and GRPO (farthest from one)",
+    testbed="transformer",
+    predicted=1.0,
+    measured=farthest_rate(),
+    tolerance=0.02,
+    sabotages={
+        "gain to the power two, REINFORCE": farthest_rate(2.0, ["reinforce"]),
+        "gain to the power two, GRPO": farthest_rate(2.0, ["grpo"]),
+    },
+    printed="a threshold for any policy-gradient algorithm (v3, v4), constants not available",
+)
 
 # %% [markdown]
 # ### The sampled training grid

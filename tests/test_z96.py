@@ -26,13 +26,18 @@ def sharp(permutation):
 
 def test_the_right_clause_map_earns_every_reward():
     found = sharp([0, 1, 2, 3]).evaluate()
-    assert found["greedy"] == found["right_paths"] == found["right_steps"] == [1.0, 1.0]
+    assert found["greedy"] == found["right_paths"] == found["right_steps"] == found["permutations"] == [1.0, 1.0]
 
 
 def test_a_permuted_clause_map_earns_the_reward_with_wrong_steps():
     found = sharp([1, 0, 3, 2]).evaluate()  # the four names of the long chains are all there
-    assert found["greedy"][1] == 1.0
+    assert found["greedy"][1] == found["permutations"][1] == 1.0
     assert found["right_steps"][1] == 0.0  # elements of a chain are distinct, so every swapped step is wrong
+
+
+def test_a_clause_used_twice_is_no_permutation():
+    found = sharp([1, 1, 2, 3]).evaluate()
+    assert found["permutations"][1] == found["greedy"][1] == 0.0  # another sum, since the elements are distinct
 
 
 def laws(query, chains):

@@ -191,23 +191,26 @@ class Run:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, object]:
-        """Per horizon: sampled and greedy success, greedy responses whose every step is right, attention.
+        """Per horizon: sampled and greedy success, attention; of greedy responses also how many are right throughout.
 
+        And how many are permutations, which use every clause of the prompt once, in any order.
         The prompts are drawn from the seed and the number of updates, so that evaluating does not disturb the run.
         """
         s, found = self.settings, {"updates": self.updates}
         generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + self.updates)
-        columns = {"sampled": [], "greedy": [], "right_paths": [], "right_steps": [], "attention": []}
+        columns = {name: [] for name in (*CURVES, "permutations", "attention")}
         for horizon in s.horizons:
             chains = draw_chains(s, s.evaluation_prompts, horizon, generator)
             read, attention = attend(self.query, self.head, chains)
             sampled = respond(read, self.head, chains, generator)
             greedy = respond(read, self.head, chains, None)
-            right = (greedy.diff(dim=1) - chains.element) % s.order == 0
+            used = greedy.diff(dim=1) % s.order
+            right = used == chains.element
             columns["sampled"].append(sampled[:, -1] == chains.target)
             columns["greedy"].append(greedy[:, -1] == chains.target)
             columns["right_paths"].append(right.all(1))
             columns["right_steps"].append(right)
+            columns["permutations"].append((used.sort(1).values == chains.element.sort(1).values).all(1))
             columns["attention"].append(attention.diagonal(dim1=1, dim2=2))
         means = {name: [round(float(x.float().mean()), 6) for x in values] for name, values in columns.items()}
         return found | means
@@ -317,6 +320,8 @@ def summarise(settings: Settings, seed: int, records: Sequence[Mapping[str, obje
 def collect(folders: Sequence[Path]) -> dict[str, object]:
     """Settings and report of every run in these folders, finished or not, as far as its checkpoint goes.
 
+    What is ``final`` in a report is evaluated anew from the checkpoint.
+
     Raises:
         ValueError: a checkpoint that is damaged.
         FileNotFoundError: a folder without one.
@@ -324,6 +329,7 @@ def collect(folders: Sequence[Path]) -> dict[str, object]:
     runs = []
     for folder in folders:
         _, info = load_tensors(folder / CHECKPOINT)
-        settings = Settings(**info["settings"])
-        runs.append({"settings": info["settings"], **summarise(settings, info["seed"], info["records"])})
+        run = Run.load(folder / CHECKPOINT, Settings(**info["settings"]), info["seed"])
+        records = [*run.records[:-1], run.evaluate()]
+        runs.append({"settings": info["settings"], **summarise(run.settings, run.seed, records)})
     return {"runs": runs}
