@@ -226,6 +226,7 @@ def z96(
     ] = 40000,
     batch: Annotated[int, typer.Option(min=1, help="Prompts an update.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Of head, prompts and responses.")] = 0,
+    group: Annotated[str, typer.Option(help="Z96 as published, or another: Zn, Dn, Sn, An.")] = "Z96",
 ) -> None:
     """Train attention on chains over Z_96 at the published settings of the relay paper (chapter 3), and report.
 
@@ -237,7 +238,7 @@ def z96(
     lengths = horizons.split(",")
     if not all(length.strip().isdigit() for length in lengths):
         raise ValueError(f"horizons must be whole numbers separated by commas, got {horizons!r}")
-    settings = Settings(horizons=tuple(map(int, lengths)), batch=batch)
+    settings = Settings(horizons=tuple(map(int, lengths)), group=group, batch=batch)
     require_writable(out)
     report = train(settings, seed, updates, out)
     typer.echo(f"{report['updates']} updates of seed {seed}")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from rlvr_lib.testbeds.grpo import one_thread
+
 ROOT = Path(__file__).resolve().parent.parent
 
 STUB = """# %% tags=["parameters"]
@@ -49,6 +51,12 @@ def lay_out_project(folder: Path) -> Path:
     (root / "requirements.txt").write_text("numpy==2.4.6\n")
     shutil.copytree(ROOT / "rlvr_lib", root / "rlvr_lib", ignore=shutil.ignore_patterns("__pycache__"))
     return root
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -32,14 +32,6 @@ FALSE_ALARM = 1e-6
 S3 = symmetric_group(3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def warm():
     """The default testbed, warm start included, from the shared cache."""

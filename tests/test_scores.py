@@ -17,14 +17,6 @@ from rlvr_lib.testbeds.rollout import Rollout
 from rlvr_lib.testbeds.tasks import ManyAnswers, WordProblem
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def random_testbed(**arguments):
     testbed = QwenTestbed(WordProblem(cyclic_group(4), (1, 3)), warm_start=None, dtype=torch.float64, **arguments)
     return testbed.at(testbed.theta + 0.2 * np.random.default_rng(0).standard_normal(len(testbed.theta)))

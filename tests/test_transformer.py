@@ -39,14 +39,6 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make(case, horizons=(1, 2, 3), per_horizon=2, seed=0):
     group, policy, context = CASES[case]
     consecutive = policy.addressing == "relative"

@@ -12,7 +12,7 @@ from rlvr_lib.cli import app
 from rlvr_lib.testbeds import z96
 
 SMALL = z96.Settings(
-    horizons=(2, 4), order=6, names=4, batch=64, hidden=32, head_steps=150, evaluate_every=3, evaluation_prompts=200
+    horizons=(2, 4), group="Z6", names=4, batch=64, hidden=32, head_steps=150, evaluate_every=3, evaluation_prompts=200
 )
 HEAD = z96.pretrain_head(SMALL, 0)
 
@@ -38,6 +38,18 @@ def test_a_permuted_clause_map_earns_the_reward_with_wrong_steps():
 def test_a_clause_used_twice_is_no_permutation():
     found = sharp([1, 1, 2, 3]).evaluate()
     assert found["permutations"][1] == found["greedy"][1] == 0.0  # another sum, since the elements are distinct
+
+
+def test_off_abelian_groups_a_permuted_clause_map_fails():
+    settings = dataclasses.replace(SMALL, group="S3")
+    run = z96.Run(settings, 0, z96.pretrain_head(settings, 0))
+    for permutation, order_counts in (([0, 1, 2, 3], True), ([1, 0, 3, 2], False)):
+        with torch.no_grad():
+            run.query.zero_()[torch.arange(4), torch.tensor(permutation)] = 60.0
+        found = run.evaluate()
+        assert found["permutations"][1] == 1.0
+        assert (found["greedy"][1] == found["right_paths"][1] == 1.0) == order_counts
+        assert order_counts or found["greedy"][1] < 0.5
 
 
 def laws(query, chains):
@@ -164,7 +176,9 @@ def test_a_head_that_did_not_learn_is_refused():
         ({"horizons": ()}, "horizons"),
         ({"horizons": (5, 5)}, "horizons"),
         ({"horizons": (0,)}, "horizons"),
-        ({"order": 3}, "order"),
+        ({"group": "Z3"}, "order"),
+        ({"group": "Q8"}, "group"),
+        ({"group": "Z"}, "group"),
         ({"names": 3}, "names"),
         ({"batch": 0}, "batch"),
         ({"learning_rate": 0.0}, "learning_rate"),

@@ -13,7 +13,9 @@ states is chosen here: Adam at 0.01, 64 names, 128 hidden units, one value a cla
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from tqdm import tqdm
 
 from rlvr_lib.arguments import closed_interval, integer, non_negative, positive, require
 from rlvr_lib.files import write_whole
+from rlvr_lib.groups import alternating_group, cyclic_group, dihedral_group, symmetric_group
 from rlvr_lib.testbeds.grpo import one_thread
 from rlvr_lib.testbeds.store import load_tensors, save_tensors
 
@@ -41,7 +44,7 @@ class Settings:
 
     Attributes:
         horizons: lengths of the chains; each prompt's is drawn uniformly.
-        order: n of the cyclic group.
+        group: Zn (cyclic), Dn (dihedral, of order 2n), Sn or An (symmetric, alternating).
         names: size of the table of names, at least the longest horizon.
         batch: prompts an update, one response each.
         learning_rate: of Adam.
@@ -54,7 +57,7 @@ class Settings:
     """
 
     horizons: tuple[int, ...] = (5, 15, 45)
-    order: int = 96
+    group: str = "Z96"
     names: int = 64
     batch: int = 512
     learning_rate: float = 0.01
@@ -70,6 +73,8 @@ class Settings:
         distinct = 0 < len(horizons) == len(set(horizons))
         require(distinct, "horizons", self.horizons, "at least one length, none of them twice")
         object.__setattr__(self, "horizons", horizons)
+        known = re.fullmatch(r"[ZDSA][1-9]\d*", self.group) is not None
+        require(known, "group", self.group, "Z, D, S or A and a degree, such as Z96 or A5")
         for name, low in (("order", 2), ("names", 1), ("batch", 1), ("hidden", 1), ("head_steps", 1)):
             integer(name, getattr(self, name), low)
         integer("evaluate_every", self.evaluate_every, low=1)
@@ -79,6 +84,19 @@ class Settings:
         positive("learning_rate", self.learning_rate)
         non_negative("entropy_bonus", self.entropy_bonus)
         closed_interval("baseline_decay", self.baseline_decay, 0, 1)
+
+    @property
+    def order(self) -> int:
+        """n, the number of elements of the group."""
+        return len(_tables(self.group)[0])
+
+
+@functools.cache
+def _tables(group: str) -> tuple[Int[torch.Tensor, "n n"], Int[torch.Tensor, "n n"]]:
+    """Products x y at [x, y], and at [x, z] the element y with x y = z."""
+    families = {"Z": cyclic_group, "D": dihedral_group, "S": symmetric_group, "A": alternating_group}
+    products = torch.tensor(families[group[0]](int(group[1:])).table)
+    return products, products.argsort(1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,10 @@ def draw_chains(settings: Settings, count: int, horizon: int, generator: torch.G
         for size in (settings.names, settings.order)
     )
     start = torch.randint(settings.order, (count,), generator=generator)
-    return Chains(name, element, start, (start + element.sum(1)) % settings.order)
+    products, target = _tables(settings.group)[0], start
+    for used in element.T:
+        target = products[target, used]
+    return Chains(name, element, start, target)
 
 
 def pretrain_head(settings: Settings, seed: int, progress: bool = False) -> dict[str, torch.Tensor]:
@@ -109,6 +130,7 @@ def pretrain_head(settings: Settings, seed: int, progress: bool = False) -> dict
     """
     order, generator = settings.order, torch.Generator().manual_seed(seed)
     left, right = torch.arange(order**2) // order, torch.arange(order**2) % order
+    products = _tables(settings.group)[0].flatten()
     head = {
         "running": torch.randn(order, settings.hidden, generator=generator) / 2,
         "clause": torch.randn(order, settings.hidden, generator=generator) / 2,
@@ -121,9 +143,9 @@ def pretrain_head(settings: Settings, seed: int, progress: bool = False) -> dict
         optimizer.param_groups[0]["lr"] = 0.02 * min(1.0, 2 * (1 - step / settings.head_steps))
         logits = torch.relu(head["running"][left] + head["clause"][right]) @ head["output"]
         optimizer.zero_grad()
-        cross_entropy(logits, (left + right) % order).backward()
+        cross_entropy(logits, products).backward()
         optimizer.step()
-    wrong = int((logits.argmax(1) != (left + right) % order).sum())
+    wrong = int((logits.argmax(1) != products).sum())
     require(wrong == 0, "head_steps", settings.head_steps, f"enough to learn every product ({wrong} are wrong)")
     return {name: weight.detach() for name, weight in head.items()}
 
@@ -204,7 +226,7 @@ class Run:
             read, attention = attend(self.query, self.head, chains)
             sampled = respond(read, self.head, chains, generator)
             greedy = respond(read, self.head, chains, None)
-            used = greedy.diff(dim=1) % s.order
+            used = _tables(s.group)[1][greedy[:, :-1], greedy[:, 1:]]
             right = used == chains.element
             columns["sampled"].append(sampled[:, -1] == chains.target)
             columns["greedy"].append(greedy[:, -1] == chains.target)
@@ -269,8 +291,9 @@ def train(settings: Settings, seed: int, updates: int, out: Path, progress: bool
         else:
             run = Run(settings, seed, pretrain_head(settings, seed, progress))
             run.records.append(run.evaluate())
-        label = f"Z_{settings.order}"
-        with tqdm(total=updates, initial=run.updates, desc=label, mininterval=1.0, disable=not progress) as bar:
+        with tqdm(
+            total=updates, initial=run.updates, desc=settings.group, mininterval=1.0, disable=not progress
+        ) as bar:
             while run.updates < updates:
                 run.update()
                 bar.update()
@@ -303,6 +326,7 @@ def summarise(settings: Settings, seed: int, records: Sequence[Mapping[str, obje
 
     return {
         "horizons": list(settings.horizons),
+        "group": settings.group,
         "order": settings.order,
         "seed": seed,
         "updates": int(updates[-1]),

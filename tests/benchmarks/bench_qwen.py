@@ -186,22 +186,27 @@ def opacus_norms(testbed: QwenTestbed, rollout: Rollout) -> Callable[[], torch.T
     return norms
 
 
+def row_gradient(testbed: QwenTestbed, rollout: Rollout, rows: torch.Tensor | slice) -> tuple[torch.Tensor, ...]:
+    """Gradient of the summed log-probability of some responses, evaluated row by row."""
+    prompts = testbed.task.prompt_tokens(rollout.prompts).repeat_interleave(rollout.reward.shape[1], 0)
+    log_probs = testbed.plain.row_log_probs(testbed.named, prompts[rows], rollout.tokens[rows])
+    return torch.autograd.grad(log_probs[rollout.mask[rows]].sum(), testbed.parameters())
+
+
 def scores(repeats: int) -> list[dict]:
-    """Score norms of a batch of 128 in five ways, its two gradients, and the scores of all 1,555 responses."""
+    """Score norms of a batch of 128 in five ways, two gradients of batches, and the scores of all 1,555 responses."""
     testbed = QwenTestbed()
     task = testbed.with_task(WordProblem(symmetric_group(3), (3,), 6))
-    generator = torch.Generator().manual_seed(0)
-    rollout = testbed.rollout(testbed.task.draw(8, generator), 16, generator)
-    inputs = testbed.task.prompt_tokens(rollout.prompts).repeat_interleave(16, 0), rollout.tokens
-    assert (inputs[0][:, -1] == EQUALS).all()
-    correct = torch.tensor(rollout.reward.flatten() == 1)
 
-    def gradient(rows: torch.Tensor | slice) -> tuple[torch.Tensor, ...]:
-        log_probs = testbed.plain.row_log_probs(testbed.named, *(part[rows] for part in inputs))
-        return torch.autograd.grad(log_probs[rollout.mask[rows]].sum(), testbed.parameters())
+    def sampled(prompts: int) -> Rollout:
+        generator = torch.Generator().manual_seed(0)
+        return testbed.rollout(testbed.task.draw(prompts, generator), 16, generator)
+
+    rollout = sampled(8)
+    assert (testbed.task.prompt_tokens(rollout.prompts)[:, -1] == EQUALS).all()
 
     def loop() -> torch.Tensor:
-        each = (gradient(slice(row, row + 1)) for row in range(len(correct)))
+        each = (row_gradient(testbed, rollout, slice(row, row + 1)) for row in range(128))
         return torch.stack([sum(part.square().sum() for part in parts) for parts in each])
 
     def vmap() -> torch.Tensor:
@@ -211,21 +216,27 @@ def scores(repeats: int) -> list[dict]:
     for other in (loop, vmap, opacus):
         torch.testing.assert_close(other(), ghost(), rtol=1e-4, atol=1e-4)
 
-    one, row = "one plain backward of the batch", functools.partial(compare, meaning=COST)
-    plain = functools.partial(timed, functools.partial(gradient, slice(None)))
+    def cost(name, work, times, bound=None, bound_ms=None, batch=rollout):
+        plain = functools.partial(row_gradient, testbed, batch, slice(None))
+        ours, theirs = functools.partial(timed, work), functools.partial(timed, plain)
+        return compare(name, "one plain backward of the batch", ours, theirs, times, COST, bound, bound_ms)
 
-    def cost(name, work, times, bound=None, bound_ms=None):
-        return row(name, one, functools.partial(timed, work), plain, times, bound=bound, bound_ms=bound_ms)
+    def two_gradients(prompts: int) -> dict:
+        batch = sampled(prompts)
+        correct = torch.tensor(batch.reward.flatten() == 1)
+        name = f"two gradients (correct, wrong), batch {len(correct)}"
+        both = (correct, ~correct)
+        return cost(name, lambda: [row_gradient(testbed, batch, rows) for rows in both], 5 * repeats, 1.1, batch=batch)
 
     return [
         cost("score norms, batch 128", ghost, 5 * repeats, 1.3),
         cost("score norms by opacus, batch 128", opacus, repeats),
         cost("score norms by vmap, batch 128", vmap, repeats),
         cost("score norms by a loop, batch 128", loop, repeats),
-        cost("two gradients (correct, wrong), batch 128", lambda: (gradient(correct), gradient(~correct)),
-             5 * repeats, 1.1),
+        two_gradients(8),
+        two_gradients(32),
         cost("scores of all 1,555 responses", lambda: task.enumerate(7), repeats, None, 3000),
-    ]  # fmt: skip
+    ]
 
 
 def run(repeats: int = 5) -> list[dict]:
