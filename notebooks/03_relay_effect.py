@@ -2278,14 +2278,12 @@ figures.show(
 #
 # `rlvr z96 --out runs/z96 --seed 0` runs it: $\mathbb Z_{96}$, lengths 5, 15, 45, a frozen pre-trained network as head, 64 names, attention from zero, batches of 512, a moving-average baseline, an entropy bonus, 40,000 updates.
 # It shows progress, writes a checkpoint every 200 updates and goes on from there.
-# `--horizons 5,35` is the rough mixture.
+# `--horizons 5,35` is the rough mixture, and `--group A5` takes another group.
 # What the committed runs reached, of the greedy responses to fresh prompts: success; those that use every clause once, in any order or in the right one; mean attention on the right clause; and the first evaluation with a success of $0.01$ and with $y \ge 0.1$.
 
 # %% tags=["hide-input"]
 committed = project_root() / "results" / "z96.json"
-published = (
-    json.loads(committed.read_text())["runs"] if committed.is_file() else []
-)
+published = json.loads(committed.read_text())["runs"]
 
 
 def final_row(run, k):
@@ -2295,6 +2293,7 @@ def final_row(run, k):
         for name in ("greedy", "permutations", "right_paths", "attention")
     )
     return {
+        "group": run["group"],
         "lengths": ", ".join(map(str, run["horizons"])),
         "seed": run["seed"],
         "updates": run["updates"],
@@ -2308,74 +2307,77 @@ def final_row(run, k):
     }
 
 
-if published:
-    table = pd.DataFrame(
-        final_row(run, k)
-        for run in published
-        for k in range(len(run["horizons"]))
-    )
-    print(table.to_string(index=False, na_rep="", float_format="{:.2f}".format))
-    mixtures = sorted(
-        {tuple(run["horizons"]) for run in published}, key=len, reverse=True
-    )
-    fig, axes = figures.panels(columns=len(mixtures), height=3.2, squeeze=False)
-    for ax, mixture in zip(axes[0], mixtures, strict=True):
-        chosen = [run for run in published if tuple(run["horizons"]) == mixture]
-        for run, (k, horizon) in itertools.product(chosen, enumerate(mixture)):
-            curves, order = run["curves"], run["order"]
-            updates = np.array(curves["updates"]) / 1000
-            greedy, paths = (
-                np.array(curves[name])[:, k]
-                for name in ("greedy", "right_paths")
-            )
-            ax.plot(
-                updates,
-                (order * greedy - 1) / (order - 1),
-                color=f"C{k}",
-                linewidth=1,
-                label=f"h = {horizon}" if run is chosen[0] else None,
-            )
-            ax.plot(updates, paths, color=f"C{k}", linewidth=1, linestyle=":")
-        ax.set(
-            xlabel="updates (thousands)",
-            ylabel="y (dotted: all steps right)",
-            title=f"lengths {', '.join(map(str, mixture))}; {len(chosen)} seed(s)",
-            ylim=(-0.05, 1.05),
+ends = [(run, k) for run in published for k in range(len(run["horizons"]))]
+table = pd.DataFrame(final_row(run, k) for run, k in ends)
+print(table.to_string(index=False, float_format="{:.2f}".format))
+
+# %% tags=["hide-input"]
+mixtures = {}
+for run in published:
+    mixtures.setdefault((run["group"], *run["horizons"]), []).append(run)
+fig, axes = figures.panels(columns=len(mixtures), height=3.2)
+for ax, ((group, *lengths), chosen) in zip(axes, mixtures.items(), strict=True):
+    for run, (k, horizon) in itertools.product(chosen, enumerate(lengths)):
+        curves, order = run["curves"], run["order"]
+        updates = np.array(curves["updates"]) / 1000
+        greedy, paths = (
+            np.array(curves[name])[:, k] for name in ("greedy", "right_paths")
         )
-        ax.legend(fontsize="x-small")
-    figures.show(
-        fig,
-        "Greedy success above chance on Z_96 against updates, one line a seed and length, one panel a mixture; dotted, the "
-        "share of greedy responses whose every step is right, which stays far below.",
+        ax.plot(
+            updates,
+            (order * greedy - 1) / (order - 1),
+            color=f"C{k}",
+            linewidth=1,
+            label=f"h = {horizon}" if run is chosen[0] else None,
+        )
+        ax.plot(updates, paths, color=f"C{k}", linewidth=1, linestyle=":")
+    ax.set(
+        xlabel="updates (thousands)",
+        ylabel="y (dotted: all steps right)",
+        title=f"{group}, lengths {', '.join(map(str, lengths))}",
+        ylim=(-0.05, 1.05),
     )
+    ax.legend(fontsize="x-small")
+figures.show(
+    fig,
+    "Greedy success above chance against updates, one line a seed and length, one panel a group and mixture; dotted, the "
+    "share of greedy responses whose every step is right.",
+)
 
 # %% [markdown]
 # Note the paper's threshold of visibility: a success of $0.01$ is *below* the chance of $1/96$.
 # A run can be "visible" before it has learned anything; the last column uses $y \ge 0.1$ instead.
 #
-# Success and "any order" are the same column.
+# Up to chance, success and "any order" are the same column.
 # {prf:ref}`thm-permutations` says why: on an abelian group a response that uses each clause once is right in whatever order, and one that does not is right by chance at best.
 # So we count the right answers that are not permutations, and compare with what chance allows.
 
 
 # %%
-def counted(run, k, name):
-    """Number of greedy responses of a kind at the k-th length."""
-    prompts = run["settings"]["evaluation_prompts"]
-    return round(prompts * (run["final"][name][k] if name else 1))
+def counted(group, name, lengths=slice(None)):
+    """Number of greedy responses of a kind in the runs of a group, at all lengths or at some."""
+    return sum(
+        round(run["settings"]["evaluation_prompts"] * share)
+        for run in published
+        if run["group"] == group
+        for share in run["final"][name][lengths]
+    )
 
 
-ends = [(run, k) for run in published for k in range(len(run["horizons"]))]
-right, permuted, ordered, everyone = (
-    sum(counted(run, k, name) for run, k in ends)
-    for name in ("greedy", "permutations", "right_paths", None)
+tested = sum(
+    len(run["horizons"]) * run["settings"]["evaluation_prompts"]
+    for run in published
+    if run["group"] == "Z96"
 )
-allowed = int(binom.isf(FALSE_ALARM, everyone - permuted, 1 / 96))
-shares = np.linspace(1 / 96, 0.2, 2000)
-found = binom.sf(allowed, everyone - permuted, shares) > 0.99
+right, permuted, ordered = (
+    counted("Z96", name) for name in ("greedy", "permutations", "right_paths")
+)
 print(
-    f"of {everyone} greedy responses {right} are right, {permuted} use every clause once, {ordered} in the right order"
+    f"Z_96: of {tested} greedy responses {right} are right, {permuted} use every clause once, {ordered} in the right order"
 )
+allowed = int(binom.isf(FALSE_ALARM, tested - permuted, 1 / 96))
+shares = np.linspace(1 / 96, 0.2, 2000)
+caught = binom.sf(allowed, tested - permuted, shares) > 0.99
 ledger.check(
     "3-transformer-published-permutations",
     "the paper's own experiment, committed runs: right greedy answers that do not use every clause once (limit of chance)",
@@ -2385,15 +2387,52 @@ ledger.check(
     relation="at most",
     measured=right - permuted,
     false_alarm=FALSE_ALARM,
-    smallest_effect=float(shares[found][0]),
+    smallest_effect=float(shares[caught][0]),
     seeds=sorted({run["seed"] for run in published}),
     sabotages={"only the right order earns": right - ordered},
     outcome="holds-sharper",
     printed="the experiment uses Z_96 and reports success",
 )
 
+
 # %% [markdown]
-# TEXT
+# The theorem also says what should cure it: a non-abelian simple group, the kind the paper's theorem is about, where the wrong order earns by luck only.
+# `--group A5` changes nothing else.
+
+
+# %%
+def in_order(group):
+    """Of the right answers at the shortest length, the share with every step right."""
+    first = slice(0, 1)
+    return counted(group, "right_paths", first) / counted(
+        group, "greedy", first
+    )
+
+
+ledger.check(
+    "3-transformer-published-nonabelian",
+    "the paper's experiment on A5, committed runs: share of right greedy answers at the shortest length with every step right",
+    testbed="transformer",
+    kind="training",
+    predicted=0.9,
+    relation="at least",
+    measured=in_order("A5"),
+    sabotages={"Z_96 in its place": in_order("Z96")},
+    printed="the experiment uses Z_96 and reports success",
+)
+
+# %% [markdown]
+# On $\mathbb Z_{96}$ the runs learn chains of five and then stay where they are.
+# Their attention has settled in a clause map that is wrong for many names.
+# Restricted to a prompt, that map is a permutation for many prompts of five clauses, for few of fifteen and for none of forty-five, and success is nothing else.
+# The smooth spectrum does not help, because what the short chains teach is not what the long ones need.
+#
+# On $A_5$ no wrong order is rewarded, so the same training waits longer before anything happens, and what then happens is the right map: all lengths of the smooth mixture rise together, with every step right.
+# The group, not the spectrum, is what kept the first experiment from its long chains.
+#
+# Two reservations.
+# The paper's settings are known to us in part, and it reports more success at the longest chains of $\mathbb Z_{96}$ than our runs reach.
+# And these are few seeds, committed once: the notebook checks what they ended in, it does not train them again.
 
 # %% [markdown]
 # ## 3.9 On a Qwen
@@ -2774,7 +2813,7 @@ ledger.check(
 # | A rough spectrum stalls, $R = 7$ against $R = 3$. | Holds when the context is the chain. In a fixed context ratios up to 21 relay. With a softmax head on the chain's own context even $R = 3$ makes a short plateau. |
 # | Training within a stage is bounded above (Theorem 5.2). | Holds sharper: the stage time is $T(\kappa)$, about $\kappa/\ln\kappa$ for wide gaps ({prf:ref}`thm-stage`). |
 # | Long plateaus are of the grokking kind, exponential. | Only alone, or when the easy length is dropped or silenced; inside a mixture the easy length keeps pushing. |
-# | The experiment uses $\mathbb Z_{96}$. | It is abelian: outside the theorem, and its reward does not tell clause maps apart. Success there is no evidence of right steps. |
+# | The experiment uses $\mathbb Z_{96}$. | It is abelian: outside the theorem, and its reward does not tell clause maps apart. Success there is no evidence of right steps: in our runs of it the right answers are permutations, many of them wrong, and the same training on $A_5$ learns every length with every step right (section 3.8). |
 # | $T_{vis}$ at $J \ge 0.01$. | Below the chance of $1/96$. |
 #
 # Does "the wrong permutation earns the reward" explain the uneven reproduction?

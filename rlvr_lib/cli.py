@@ -230,7 +230,7 @@ def z96(
 ) -> None:
     """Train attention on chains over Z_96 at the published settings of the relay paper (chapter 3), and report.
 
-    40,000 updates take one to two hours on one core. The folder keeps a checkpoint of every 200 updates.
+    40,000 updates take half an hour to an hour on one core. The folder keeps a checkpoint of every 200 updates.
     """
     from rlvr_lib.files import require_writable
     from rlvr_lib.testbeds.z96 import Settings, train
