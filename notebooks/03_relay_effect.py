@@ -65,6 +65,7 @@ if "google.colab" in sys.modules:  # Colab has none of this installed
 # %%
 import itertools
 import json
+from importlib.resources import files
 from math import factorial
 
 import matplotlib.pyplot as plt
@@ -88,7 +89,6 @@ from rlvr_lib.groups import (
     symmetric_group,
 )
 from rlvr_lib.intervals import FALSE_ALARM, frequency_p_value
-from rlvr_lib.notebooks import project_root
 from rlvr_lib.permutations import (
     all_permutations,
     attention_success,
@@ -2282,8 +2282,8 @@ figures.show(
 # What the committed runs reached, of the greedy responses to fresh prompts: success; those that use every clause once, in any order or in the right one; mean attention on the right clause; and the first evaluation with a success of $0.01$ and with $y \ge 0.1$.
 
 # %% tags=["hide-input"]
-committed = project_root() / "results" / "z96.json"
-published = json.loads(committed.read_text())["runs"]
+committed = files("rlvr_lib").joinpath("data", "z96.json").read_text()
+published = json.loads(committed)["runs"]
 
 
 def final_row(run, k):

@@ -254,12 +254,14 @@ def z96(
 def z96_report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of z96 runs, finished or not.")],
 ) -> None:
-    """Print what runs of z96 have reached, as the JSON of results/z96.json."""
+    """Print what runs of z96 have reached, as the JSON of the library's data/z96.json."""
     import json
 
+    from rlvr_lib.provenance import hardware, versions
     from rlvr_lib.testbeds.z96 import collect
 
-    typer.echo(json.dumps(collect(folders), sort_keys=True))
+    made = {"versions": versions(), "hardware": hardware()}
+    typer.echo(json.dumps({**collect(folders), **made}, sort_keys=True))
 
 
 SETS = {

@@ -101,13 +101,21 @@ def import_closure(source: str, root: Path) -> dict[str, str]:
 
 
 def inputs(notebook: nbformat.NotebookNode, root: Path) -> dict[str, str]:
-    """Hashes of what a notebook's result depends on, besides its parameters: source, library, pinned requirements."""
+    """Hashes of what a notebook's result depends on, besides its parameters: source, library, data, requirements.
+
+    A file of the library's folder ``data`` counts where the code names it.
+    """
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     text = "\n\f".join(f"{cell.cell_type} {cell.metadata.get('tags', [])}\n{cell.source}" for cell in notebook.cells)
     pins = root / "requirements.txt"
     return {
         "source": sha256(text.encode()),
         "requirements": sha256(pins.read_bytes()) if pins.is_file() else "none",
+        **{
+            f"data/{path.name}": sha256(path.read_bytes())
+            for path in sorted((root / PACKAGE / "data").glob("*"))
+            if path.name in code
+        },
         **import_closure(code, root),
     }
 

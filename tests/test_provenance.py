@@ -88,6 +88,19 @@ def test_inputs_change_with_source_and_pins_but_not_with_other_files(project):
     assert provenance.inputs(read_source(path), project)["requirements"] != before["requirements"]
 
 
+def test_data_is_an_input_of_the_notebooks_that_name_it(project):
+    path, data = project / "notebooks" / "01_stub.py", project / "rlvr_lib" / "data"
+    (data / "runs.json").write_text("[1]")
+    assert "data/runs.json" not in provenance.inputs(read_source(path), project)
+    path.write_text(path.read_text().replace("one is one", "runs.json"))
+    before = provenance.inputs(read_source(path), project)
+    (data / "runs.json").write_text("[2]")
+    changed = provenance.inputs(read_source(path), project)
+    assert {name for name in changed if changed[name] != before[name]} == {"data/runs.json"}
+    chapter = provenance.inputs(read_source(ROOT / "notebooks" / "03_relay_effect.py"), ROOT)
+    assert "data/z96.json" in chapter
+
+
 def test_damaged_stamps_are_no_stamps(tmp_path):
     for content in ("", "{", "[]", '{"notebook": "x"}', "\0\1"):
         (tmp_path / "stamp.json").write_text(content)

@@ -16,7 +16,11 @@ from papermill.translators import PythonTranslator
 from rlvr_lib.notebooks import notebook_names, read_source, resolve
 
 SOURCES = [*(ROOT / "rlvr_lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.py"), *(ROOT / "book").rglob("*.py")]
-PUBLISHED = [*(ROOT / "results").rglob("*.json"), *(ROOT / "notebooks").glob("*.ipynb")]
+PUBLISHED = [
+    *(ROOT / "results").rglob("*.json"),
+    *(ROOT / "rlvr_lib" / "data").glob("*.json"),
+    *(ROOT / "notebooks").glob("*.ipynb"),
+]
 
 UNSAFE = re.compile(
     r"(.*\.)?(pickle|dill|shelve|marshal|joblib)(\..*)?|torch\.load|(np|numpy)\.load|pd\.read_pickle"
