@@ -2422,8 +2422,8 @@ ledger.check(
 )
 
 # %% [markdown]
-# On $\mathbb Z_{96}$ the runs learn chains of five and then stay where they are.
-# Their attention has settled in a clause map that is wrong for many names.
+# On $\mathbb Z_{96}$ the runs come to earn from chains of five, a little or nothing from fifteen, and nothing from longer ones.
+# Their attention settles in a clause map that is wrong for many names.
 # Restricted to a prompt, that map is a permutation for many prompts of five clauses, for few of fifteen and for none of forty-five, and success is nothing else.
 # The smooth spectrum does not help, because what the short chains teach is not what the long ones need.
 #
