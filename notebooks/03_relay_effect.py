@@ -2315,29 +2315,38 @@ print(table.to_string(index=False, float_format="{:.2f}".format))
 mixtures = {}
 for run in published:
     mixtures.setdefault((run["group"], *run["horizons"]), []).append(run)
-fig, axes = figures.panels(columns=len(mixtures), height=3.2)
-for ax, ((group, *lengths), chosen) in zip(axes, mixtures.items(), strict=True):
+fig, axes = figures.panels(columns=2, rows=2, height=2.0)
+for ax, ((group, *lengths), chosen) in zip(
+    axes.flat, mixtures.items(), strict=True
+):
     for run, (k, horizon) in itertools.product(chosen, enumerate(lengths)):
         curves, order = run["curves"], run["order"]
-        updates = np.array(curves["updates"]) / 1000
-        greedy, paths = (
-            np.array(curves[name])[:, k] for name in ("greedy", "right_paths")
+        updates, greedy, paths = (
+            # Four evaluations are averaged.
+            np.array(values)[1:].reshape(-1, 4).mean(1)
+            for values in (
+                curves["updates"],
+                [row[k] for row in curves["greedy"]],
+                [row[k] for row in curves["right_paths"]],
+            )
         )
         ax.plot(
-            updates,
+            updates / 1000,
             (order * greedy - 1) / (order - 1),
             color=f"C{k}",
-            linewidth=1,
+            linewidth=1.2,
             label=f"h = {horizon}" if run is chosen[0] else None,
         )
-        ax.plot(updates, paths, color=f"C{k}", linewidth=1, linestyle=":")
+        ax.plot(
+            updates / 1000, paths, color=f"C{k}", linewidth=1.2, linestyle=":"
+        )
     ax.set(
         xlabel="updates (thousands)",
-        ylabel="y (dotted: all steps right)",
+        ylabel="y (dotted: right order)",
         title=f"{group}, lengths {', '.join(map(str, lengths))}",
         ylim=(-0.05, 1.05),
     )
-    ax.legend(fontsize="x-small")
+    ax.legend(fontsize="x-small", loc="upper left")
 figures.show(
     fig,
     "Greedy success above chance against updates, one line a seed and length, one panel a group and mixture; dotted, the "
@@ -2608,7 +2617,7 @@ ledger.check(
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 fig, axes = figures.panels(
-    columns=3, rows=len(qwens), height=2.4, sharey=True, squeeze=False
+    columns=3, rows=len(qwens), height=2.1, sharey=True, squeeze=False
 )
 every = max(1, qwen_steps // 5)
 for row, name in zip(axes, qwens, strict=True):
