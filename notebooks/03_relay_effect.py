@@ -2279,7 +2279,7 @@ figures.show(
 # `rlvr z96 --out runs/z96 --seed 0` runs it: $\mathbb Z_{96}$, lengths 5, 15, 45, a frozen pre-trained network as head, 64 names, attention from zero, batches of 512, a moving-average baseline, an entropy bonus, 40,000 updates.
 # It shows progress, writes a checkpoint every 200 updates and goes on from there.
 # `--horizons 5,35` is the rough mixture, and `--group A5` takes another group.
-# What the committed runs reached, of the greedy responses to fresh prompts: success; those that use every clause once, in any order or in the right one; mean attention on the right clause; and the first evaluation with a success of $0.01$ and with $y \ge 0.1$.
+# What the committed runs reached after these updates, by run (group, lengths, seed) and length: the success of greedy responses; the share of them that use every clause once, in any order or in the right one; mean attention on the right clause; and the updates at the first evaluation with a success of $0.01$ and with $y \ge 0.1$.
 
 # %% tags=["hide-input"]
 committed = files("rlvr_lib").joinpath("data", "z96.json").read_text()
@@ -2292,18 +2292,16 @@ def final_row(run, k):
         run["final"][name][k]
         for name in ("greedy", "permutations", "right_paths", "attention")
     )
+    lengths = ",".join(map(str, run["horizons"]))
     return {
-        "group": run["group"],
-        "lengths": ", ".join(map(str, run["horizons"])),
-        "seed": run["seed"],
-        "updates": run["updates"],
-        "length": run["horizons"][k],
+        "run": f"{run['group']} {lengths} #{run['seed']}",
+        "h": run["horizons"][k],
         "success": greedy,
         "any order": permuted,
         "right order": paths,
-        "attention": attention,
-        "visible": str(run["visible"][k]),
-        "above chance": str(run["visible_above_chance"][k]),
+        "clause": attention,
+        "J > .01": str(run["visible"][k]),
+        "y > .1": str(run["visible_above_chance"][k]),
     }
 
 

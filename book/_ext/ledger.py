@@ -185,10 +185,13 @@ class Runs(Published):
     """Run time, date, versions and hardware of every published run."""
 
     def run(self):
-        header = ("notebook", "profile", "run time", "size", "date", "hardware", "versions")
-        rows = []
+        rows, kinds = [], {}
         for result in self.results():
             stamp = read_stamp(result.stamp_file)
+            made = tuple(
+                ", ".join(f"{name} {value}" for name, value in found.items())
+                for found in (stamp.hardware, stamp.versions)
+            )
             rows.append(
                 (
                     stamp.notebook,
@@ -196,11 +199,13 @@ class Runs(Published):
                     f"{stamp.runtime_s:.0f} s",
                     self.size(stamp),
                     stamp.date,
-                    ", ".join(f"{name} {value}" for name, value in stamp.hardware.items()),
-                    ", ".join(f"{name} {value}" for name, value in stamp.versions.items()),
+                    kinds.setdefault(made, str(len(kinds) + 1)),
                 )
             )
-        return [table(header, rows, (16, 8, 8, 8, 12, 22, 26))]
+        return [
+            table(("notebook", "profile", "run time", "size", "date", "made with"), rows, (26, 10, 12, 12, 16, 12)),
+            table(("made with", "hardware", "versions"), [(at, *made) for made, at in kinds.items()], (12, 34, 54)),
+        ]
 
     def size(self, stamp):
         """Size of the executed notebook, where it is the one the book shows."""
