@@ -2279,7 +2279,7 @@ figures.show(
 # `rlvr z96 --out runs/z96 --seed 0` runs it: $\mathbb Z_{96}$, lengths 5, 15, 45, a frozen pre-trained network as head, 64 names, attention from zero, batches of 512, a moving-average baseline, an entropy bonus, 40,000 updates.
 # It shows progress, writes a checkpoint every 200 updates and goes on from there.
 # `--horizons 5,35` is the rough mixture, and `--group A5` takes another group.
-# What the committed runs reached after these updates, by run (group, lengths, seed) and length: the success of greedy responses; the share of them that use every clause once, in any order or in the right one; mean attention on the right clause; and the updates at the first evaluation with a success of $0.01$ and with $y \ge 0.1$.
+# What the committed runs reached after these updates, by run (group, lengths, seed) and length: the success $J$ of greedy responses; the share of them that use every clause once, in any order or in the right one; mean attention on the right clause; and the updates at the first evaluation with a success of $0.01$ and with $y \ge 0.1$.
 
 # %% tags=["hide-input"]
 committed = files("rlvr_lib").joinpath("data", "z96.json").read_text()
@@ -2296,9 +2296,9 @@ def final_row(run, k):
     return {
         "run": f"{run['group']} {lengths} #{run['seed']}",
         "h": run["horizons"][k],
-        "success": greedy,
+        "J": greedy,
         "any order": permuted,
-        "right order": paths,
+        "in order": paths,
         "clause": attention,
         "J > .01": str(run["visible"][k]),
         "y > .1": str(run["visible_above_chance"][k]),
@@ -2355,7 +2355,7 @@ figures.show(
 # Note the paper's threshold of visibility: a success of $0.01$ is *below* the chance of $1/96$.
 # A run can be "visible" before it has learned anything; the last column uses $y \ge 0.1$ instead.
 #
-# Up to chance, success and "any order" are the same column.
+# Up to chance, $J$ and "any order" are the same column.
 # {prf:ref}`thm-permutations` says why: on an abelian group a response that uses each clause once is right in whatever order, and one that does not is right by chance at best.
 # So we count the right answers that are not permutations, and compare with what chance allows.
 
@@ -2380,7 +2380,8 @@ right, permuted, ordered = (
     counted("Z96", name) for name in ("greedy", "permutations", "right_paths")
 )
 print(
-    f"Z_96: of {tested} greedy responses {right} are right, {permuted} use every clause once, {ordered} in the right order"
+    f"Z_96: of {tested} greedy responses {right} are right,\n"
+    f"{permuted} use every clause once, {ordered} of them in the right order"
 )
 allowed = int(binom.isf(FALSE_ALARM, tested - permuted, 1 / 96))
 shares = np.linspace(1 / 96, 0.2, 2000)
