@@ -35,6 +35,7 @@ from rlvr_lib.testbeds.store import load_tensors, save_tensors
 CHECKPOINT, METRICS, REPORT = "checkpoint.safetensors", "metrics.jsonl", "report.json"
 VISIBLE, MASTERED = 0.01, 0.99
 CURVES = ("greedy", "sampled", "right_paths", "right_steps")
+FAMILIES = {"Z": cyclic_group, "D": dihedral_group, "S": symmetric_group, "A": alternating_group}
 Head = Mapping[str, torch.Tensor]
 
 
@@ -73,8 +74,8 @@ class Settings:
         distinct = 0 < len(horizons) == len(set(horizons))
         require(distinct, "horizons", self.horizons, "at least one length, none of them twice")
         object.__setattr__(self, "horizons", horizons)
-        known = re.fullmatch(r"[ZDSA][1-9]\d*", self.group) is not None
-        require(known, "group", self.group, "Z, D, S or A and a degree, such as Z96 or A5")
+        known = re.fullmatch(rf"[{''.join(FAMILIES)}][1-9]\d*", self.group) is not None
+        require(known, "group", self.group, f"one of {', '.join(FAMILIES)} and a degree, such as Z96 or A5")
         for name, low in (("order", 2), ("names", 1), ("batch", 1), ("hidden", 1), ("head_steps", 1)):
             integer(name, getattr(self, name), low)
         integer("evaluate_every", self.evaluate_every, low=1)
@@ -94,8 +95,7 @@ class Settings:
 @functools.cache
 def _tables(group: str) -> tuple[Int[torch.Tensor, "n n"], Int[torch.Tensor, "n n"]]:
     """Products x y at [x, y], and at [x, z] the element y with x y = z."""
-    families = {"Z": cyclic_group, "D": dihedral_group, "S": symmetric_group, "A": alternating_group}
-    products = torch.tensor(families[group[0]](int(group[1:])).table)
+    products = torch.tensor(FAMILIES[group[0]](int(group[1:])).table)
     return products, products.argsort(1)
 
 
