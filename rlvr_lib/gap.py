@@ -99,24 +99,31 @@ def success_lower_bound(initial_success: ArrayLike, progress: ArrayLike) -> Real
     return (initial / (initial + (1 - initial) * np.exp(-progress / 2)))[()]
 
 
-def group_gain(success: ArrayLike, group_size: int, normalize: bool = True) -> Reals:
+def group_gain(success: ArrayLike, group_size: int, normalize: bool = True, bessel: bool = False) -> Reals:
     """Scalar g such that the expected GRPO update is g times the gradient gap (I6, derived here).
+
+    Holds for responses that are independent and on-policy, without length weights, clipping or a KL term, and with
+    groups of zero deviation left out.
 
     Args:
         success: J in [0, 1], any shape.
         group_size: G, responses a group.
-        normalize: divide by the group's population standard deviation (GRPO), giving E sqrt(phat (1 - phat));
-            otherwise subtract the group mean only (Dr.GRPO), giving (1 - 1/G) J (1 - J).
+        normalize: divide by the group's standard deviation (GRPO), giving E sqrt(phat (1 - phat)); otherwise subtract
+            the group mean only (Dr.GRPO), giving (1 - 1/G) J (1 - J).
+        bessel: the deviation is the sample one, with G - 1 below the squares, as in TRL: sqrt((G-1)/G) times the gain
+            of the population one. Without ``normalize`` it changes nothing.
 
     Raises:
-        ValueError: success outside [0, 1], or a group size that is not a positive integer.
+        ValueError: success outside [0, 1], or a group size that is not a positive integer; one response alone has no
+            sample deviation, so ``bessel`` asks for two.
     """
     success = closed_interval("success", success, 0, 1)
-    group_size = integer("group_size", group_size, low=1)
+    group_size = integer("group_size", group_size, low=2 if bessel and normalize else 1)
     if not normalize:
         return ((1 - 1 / group_size) * success * (1 - success))[()]
     correct = np.arange(group_size + 1)
     log_choose = gammaln(group_size + 1) - gammaln(correct + 1) - gammaln(group_size - correct + 1)
     p = success[..., None]
     log_prob = log_choose + xlogy(correct, p) + xlog1py(group_size - correct, -p)
-    return (np.exp(log_prob) @ np.sqrt(correct * (group_size - correct)) / group_size)[()]
+    shrunk = (group_size - 1) / group_size if bessel else 1  # population over sample variance
+    return (np.exp(log_prob) @ np.sqrt(shrunk * correct * (group_size - correct)) / group_size)[()]

@@ -102,15 +102,15 @@ def test_lower_bound_refuses_what_the_theorem_does_not_cover(name, arguments):
         success_lower_bound(*arguments)
 
 
-@given(st.floats(0, 1), st.integers(1, 9), st.booleans())
-def test_group_gain_is_the_mean_over_all_groups(J, group_size, normalize):
+@given(st.floats(0, 1), st.integers(2, 9), st.booleans(), st.booleans())
+def test_group_gain_is_the_mean_over_all_groups(J, group_size, normalize, bessel):
     mean = 0.0
     for rewards in itertools.product((0, 1), repeat=group_size):
         k = sum(rewards)
-        spread = math.sqrt(k / group_size * (1 - k / group_size))
+        spread = np.std(rewards, ddof=int(bessel))
         sum_of_correct = k * (1 - k / group_size) / (spread if normalize and spread else 1)
         mean += J**k * (1 - J) ** (group_size - k) * sum_of_correct / group_size
-    assert group_gain(J, group_size, normalize) == pytest.approx(mean, abs=1e-12)
+    assert group_gain(J, group_size, normalize, bessel) == pytest.approx(mean, abs=1e-12)
 
 
 def test_group_gain_tends_to_the_standard_deviation():
@@ -121,7 +121,13 @@ def test_group_gain_tends_to_the_standard_deviation():
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("success", (1.2, 4)), ("success", (np.nan, 4)), ("group_size", (0.5, 0)), ("group_size", (0.5, 2.5))],
+    [
+        ("success", (1.2, 4)),
+        ("success", (np.nan, 4)),
+        ("group_size", (0.5, 0)),
+        ("group_size", (0.5, 2.5)),
+        ("group_size", (0.5, 1, True, True)),
+    ],
 )
 def test_group_gain_refuses_bad_input(name, arguments):
     with pytest.raises(ValueError, match=f"^{name} must be"):
