@@ -53,7 +53,7 @@ def reproduce(
 ) -> None:
     """Execute notebooks through papermill and compare their claims with the published ones.
 
-    Exit code 0: done; 1: a notebook failed, a check accepted a sabotage, or a verdict differs from the published one;
+    Exit code 0: done; 1: a notebook failed, a check accepted a sabotage, or an outcome differs from the published one;
     2: bad input; 130: interrupted. A contradicted claim is a result, not a failure.
     """
     from rlvr_lib import reproduce as driver
@@ -97,8 +97,10 @@ def claims(
         return
     for claim in found:
         typer.echo(f"[{claim.id}, {claim.testbed}, {claim.profile}] {claim!r}")
+    rates = {kind: sum(c.false_alarm for c in found if c.kind == kind) for kind in ("statistical", "training")}
     typer.echo(
-        f"{len(found)} claims; chance that any sampled one fails falsely: {sum(c.false_alarm for c in found):.1e}"
+        f"{len(found)} claims; false-alarm rates sum to {rates['statistical']:.1e} over the statistical ones"
+        f" and to {rates['training']:.1e} over those of training runs that are judged by an interval"
     )
 
 

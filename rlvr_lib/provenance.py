@@ -90,33 +90,32 @@ def imported_modules(source: str, root: Path) -> set[str]:
 
 
 def import_closure(source: str, root: Path) -> dict[str, str]:
-    """Hash of every library module that Python source depends on, directly or through others, by module name."""
-    pending, hashes = imported_modules(source, root), {}
+    """Text of every library module that Python source depends on, directly or through others, by module name."""
+    pending, found = imported_modules(source, root), {}
     while pending:
         module = pending.pop()
-        content = module_file(module, root).read_bytes()
-        hashes[module] = sha256(content)
-        pending |= imported_modules(content.decode(), root) - hashes.keys()
-    return dict(sorted(hashes.items()))
+        found[module] = module_file(module, root).read_text(encoding="utf-8")
+        pending |= imported_modules(found[module], root) - found.keys()
+    return dict(sorted(found.items()))
 
 
 def inputs(notebook: nbformat.NotebookNode, root: Path) -> dict[str, str]:
     """Hashes of what a notebook's result depends on, besides its parameters: source, library, data, requirements.
 
-    A file of the library's folder ``data`` counts where the code names it.
+    A file of the library's folder ``data`` counts where the notebook or a module in its import closure names it.
     """
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     text = "\n\f".join(f"{cell.cell_type} {cell.metadata.get('tags', [])}\n{cell.source}" for cell in notebook.cells)
-    pins = root / "requirements.txt"
+    pins, library = root / "requirements.txt", import_closure(code, root)
     return {
         "source": sha256(text.encode()),
         "requirements": sha256(pins.read_bytes()) if pins.is_file() else "none",
         **{
             f"data/{path.name}": sha256(path.read_bytes())
             for path in sorted((root / PACKAGE / "data").glob("*"))
-            if path.name in code
+            if any(path.name in source for source in (code, *library.values()))
         },
-        **import_closure(code, root),
+        **{module: sha256(source.encode()) for module, source in library.items()},
     }
 
 

@@ -147,7 +147,7 @@ def compare(result: Result, published: Result) -> tuple[int, int, list[str]]:
     """Compare a finished result with the published one of the same notebook and profile.
 
     Returns:
-        How many claims agree, how many there are in either, and a line for each verdict that differs.
+        How many claims agree, how many there are in either, and a line for each outcome that differs.
     """
     fresh, old = ({claim.id: claim for claim in side.claims()} for side in (result, published))
     ids = sorted(fresh.keys() | old.keys())
@@ -157,8 +157,8 @@ def compare(result: Result, published: Result) -> tuple[int, int, list[str]]:
     for id in ids:
         if id not in fresh or id not in old:
             differing.append(f"{id}: only in the {'fresh' if id in fresh else 'published'} results")
-        elif fresh[id].verdict != old[id].verdict:
-            differing.append(f"{id}: {fresh[id].verdict}, published {old[id].verdict}")
+        elif fresh[id].outcome != old[id].outcome:
+            differing.append(f"{id}: {fresh[id].outcome}, published {old[id].outcome}")
         else:
             agreeing += claims.agrees(old[id], fresh[id]) if same_run else 1
     return agreeing, len(ids), differing

@@ -23,7 +23,7 @@ import time
 from rlvr_lib.claims import Ledger
 
 time.sleep(pause)
-ledger = Ledger(1, "a paper", "v1", profile, [seed])
+ledger = Ledger(1, "P1", profile, [seed])
 ledger.check(
     "1-none-stub",
     "one is one",

@@ -8,13 +8,23 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rlvr_lib import claims, figures
-from rlvr_lib.claims import Ledger, agrees, from_json, passes, relative_error, to_json
+from rlvr_lib.claims import (
+    Ledger,
+    Reading,
+    agrees,
+    folded_verdict,
+    from_json,
+    papers,
+    passes,
+    relative_error,
+    to_json,
+)
 
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
 
 
 def ledger(**options):
-    return Ledger(1, "a paper", "v1", "book", [0], **options)
+    return Ledger(1, "P1", "book", [0], **options)
 
 
 def check(book=None, **changes):
@@ -41,11 +51,87 @@ def test_nothing_passes_with_nan(relation):
 
 
 def test_a_claim_fails_when_its_numbers_differ():
-    assert check().verdict == "holds"
-    assert check(measured=1.2).verdict == "contradicted"
-    assert check(outcome="holds-sharper").verdict == "holds-sharper"
-    assert check(outcome="contradicted").verdict == "contradicted"
-    assert check(outcome="contradicted", measured=5.0).verdict == "holds"
+    assert check().outcome == "holds"
+    assert check(measured=1.2).outcome == "fails"
+
+
+def test_the_outcome_is_ours_and_the_verdict_is_the_papers():
+    """What the claim would mean for the paper's sentence does not depend on whether it holds."""
+    for measured, outcome in ((1.0, "holds"), (5.0, "fails")):
+        claim = check(measured=measured, paper=("P4.sum-bound", "contradicted"))
+        assert (claim.outcome, claim.paper.verdict) == (outcome, "contradicted")
+        assert claim.paper.says == papers()["P4.sum-bound"].says
+    silent = check()
+    assert (silent.paper.verdict, silent.paper.says, silent.paper.source) == ("beyond", "", "P1 (arXiv 2510.08539)")
+
+
+@pytest.mark.parametrize("kind", ["training", "illustration"])
+def test_only_exact_or_calibrated_evidence_contradicts(kind):
+    evidence = {"kind": kind, "n": 8, "unit": "runs"}
+    assert check(paper=("P4.sum-bound", "limited"), **evidence).paper.verdict == "limited"
+    with pytest.raises(ValidationError, match="exact or calibrated evidence"):
+        check(paper=("P4.sum-bound", "contradicted"), **evidence)
+
+
+def test_an_illustration_is_shown_and_never_judged():
+    claim = check(kind="illustration", n=1, unit="runs", measured=9.0, sabotages={"harmless": 1.0})
+    assert claim.outcome == "not-judged"
+    assert claim.accepted_sabotages == ()
+
+
+def test_what_was_sampled_is_said():
+    for kind in ("training", "illustration"):
+        with pytest.raises(ValidationError, match="states n and its unit"):
+            check(kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("paper", "error", "named"),
+    [
+        (("P9.nothing", "confirmed"), ValueError, "^paper must be a key of data/papers.yml"),
+        (("P4.sum-bound", "refuted"), ValidationError, "verdict"),
+        (("P4.sum-bound", "beyond"), ValidationError, "names a sentence"),
+        (("P4", "confirmed"), ValidationError, "names a sentence"),
+    ],
+)
+def test_readings_that_do_not_fit_are_refused(paper, error, named):
+    with pytest.raises(error, match=named):
+        check(paper=paper)
+
+
+def test_a_ledger_is_of_one_of_the_four_papers():
+    for name in ("P5", "P1.alignment", "a paper"):
+        with pytest.raises(ValueError, match="^paper must be one of P1, P2, P3, P4"):
+            Ledger(1, name, "book", [0])
+
+
+def test_sentences_are_whole_and_each_stands_once():
+    known = papers()
+    sentences = {key: said for key, said in known.items() if "." in key}
+    assert {key.split(".")[0] for key in sentences} == {"P1", "P2", "P3", "P4"} == known.keys() - sentences.keys()
+    assert len({said.says for said in sentences.values()}) == len(sentences)
+    for key, said in sentences.items():
+        assert said.source == known[key.split(".")[0]].source
+        assert said.where
+        assert said.says.endswith(".")
+        Reading(**said.model_dump(), verdict="confirmed")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "folded"),
+    [
+        ([], "beyond"),
+        (["beyond", "beyond"], "beyond"),
+        (["confirmed", "beyond"], "confirmed"),
+        (["confirmed", "sharpened", "confirmed"], "sharpened"),
+        (["confirmed", "limited", "sharpened"], "limited"),
+        (["confirmed", "not-reproduced"], "limited"),
+        (["not-reproduced", "not-reproduced"], "not-reproduced"),
+        (["limited", "contradicted", "confirmed"], "contradicted"),
+    ],
+)
+def test_verdicts_fold_to_one(verdicts, folded):
+    assert folded_verdict(verdicts) == folded_verdict(reversed(verdicts)) == folded
 
 
 def test_a_sabotage_that_passes_is_reported():
@@ -56,22 +142,22 @@ def test_a_sabotage_that_passes_is_reported():
 
 def test_small_samples_are_not_judged_but_exact_claims_are():
     small = ledger(judged=False)
-    statistics = {"kind": "statistical", "false_alarm": 1e-6, "smallest_effect": 0.2}
+    statistics = {"kind": "statistical", "false_alarm": 1e-6, "smallest_effect": 0.2, "n": 20, "unit": "runs"}
     claim = check(small, measured=9.0, sabotages={"harmless": 1.0}, **statistics)
-    assert claim.verdict == "not-judged"
+    assert claim.outcome == "not-judged"
     assert claim.accepted_sabotages == ()
-    assert check(ledger(judged=False), measured=9.0).verdict == "contradicted"
+    assert check(ledger(judged=False), measured=9.0).outcome == "fails"
 
 
 def test_statistical_claims_state_their_error_rates():
     with pytest.raises(ValidationError, match="false-alarm rate"):
-        check(kind="statistical", smallest_effect=0.2)
+        check(kind="statistical", smallest_effect=0.2, n=20, unit="runs")
     with pytest.raises(ValidationError, match="smallest_effect"):
-        check(kind="statistical", false_alarm=1e-6)
+        check(kind="statistical", false_alarm=1e-6, n=20, unit="runs")
 
 
 @pytest.mark.parametrize(
-    "changes", [{"sabotages": {}}, {"testbed": "gpu"}, {"kind": "lucky"}, {"tolerance": -1.0}, {"outcome": "maybe"}]
+    "changes", [{"sabotages": {}}, {"testbed": "gpu"}, {"kind": "lucky"}, {"tolerance": -1.0}, {"n": -1}]
 )
 def test_malformed_claims_are_refused(changes):
     with pytest.raises(ValidationError):
@@ -93,18 +179,9 @@ def test_json_has_every_field_of_the_contract_and_comes_back():
     fields = set(json.loads(text)[0])
     assert fields >= {
         *("id", "theorem", "testbed", "statement", "kind", "predicted", "measured", "tolerance", "false_alarm"),
-        *(
-            "smallest_effect",
-            "verdict",
-            "sabotages",
-            "seeds",
-            "runtime_s",
-            "paper",
-            "paper_version",
-            "printed",
-            "profile",
-        ),
+        *("smallest_effect", "outcome", "paper", "sabotages", "n", "unit", "seeds", "runtime_s", "profile"),
     }
+    assert json.loads(text)[0]["paper"].keys() == {"source", "version", "where", "says", "verdict"}
     assert from_json(text) == [claim]
     for damaged in ("", "[", "{}", '[{"id": "1-x"}]', text.replace("holds", "wins")):
         with pytest.raises(ValueError, match="validation error"):
@@ -118,10 +195,11 @@ def test_numbers_that_are_not_finite_are_refused(value):
             check(**changes)
 
 
-def test_agreement_is_about_verdicts_and_exact_numbers():
+def test_agreement_is_about_outcomes_and_exact_numbers():
     published = check(measured=1.01)
     assert agrees(published, check(measured=1.02))
     assert not agrees(published, check(measured=1.2))
+    assert not agrees(published, check(measured=1.01, paper=("P1.alignment", "confirmed")))
     exact = check(tolerance=0.0)
     assert agrees(exact, check(tolerance=0.0, measured=1.0))
     assert not agrees(

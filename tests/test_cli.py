@@ -37,7 +37,7 @@ def test_smoke_profile_runs_every_notebook_end_to_end(smoke):
     assert sorted(path.name for path in smoke.glob("*.json")) == [f"{name}.smoke.json" for name in names]
     for name in names:
         claims = Result(smoke, name, "smoke").claims()
-        assert all(claim.verdict == "not-judged" for claim in claims if claim.kind != "exact")
+        assert all(claim.outcome == "not-judged" for claim in claims if claim.kind != "exact")
         assert all(claim.profile == "smoke" for claim in claims)
 
 
@@ -74,7 +74,7 @@ def publish(smoke, root, **changes):
     ("changes", "code", "said"),
     [
         ({}, 0, "agrees with the published results: {n} of {n}"),
-        ({"verdict": "contradicted"}, 1, "holds, published contradicted"),
+        ({"outcome": "fails"}, 1, "holds, published fails"),
         ({"measured": 0.5}, 0, "agrees with the published results: {fewer} of {n}"),
     ],
 )

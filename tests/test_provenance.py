@@ -98,7 +98,15 @@ def test_data_is_an_input_of_the_notebooks_that_name_it(project):
     changed = provenance.inputs(read_source(path), project)
     assert {name for name in changed if changed[name] != before[name]} == {"data/runs.json"}
     chapter = provenance.inputs(read_source(ROOT / "notebooks" / "03_relay_effect.py"), ROOT)
-    assert "data/z96.json" in chapter
+    assert {"data/z96.json", "data/papers.yml"} <= chapter.keys()
+
+
+def test_data_that_a_module_of_the_closure_reads_is_an_input(project):
+    notebook, papers = read_source(project / "notebooks" / "01_stub.py"), project / "rlvr_lib" / "data" / "papers.yml"
+    before = provenance.inputs(notebook, project)
+    papers.write_text(papers.read_text().replace("sharp step-size", "blunt step-size"))
+    changed = provenance.inputs(notebook, project)
+    assert {name for name in changed if changed[name] != before[name]} == {"data/papers.yml"}
 
 
 def test_damaged_stamps_are_no_stamps(tmp_path):

@@ -267,10 +267,10 @@ def test_an_interrupt_ends_the_children(project, tmp_path):
         assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_comparison_counts_claims_and_names_verdicts_that_differ(project, done, tmp_path):
+def test_comparison_counts_claims_and_names_outcomes_that_differ(project, done, tmp_path):
     result = results.Result(done, "01_stub", "book")
     assert results.compare(result, result) == (1, 1, [])
     other = tmp_path / "other"
     run(project, other, settings={"scale": "2"})
     changed = results.Result(other, "01_stub", "book")
-    assert results.compare(changed, result) == (0, 1, ["1-none-stub: contradicted, published holds"])
+    assert results.compare(changed, result) == (0, 1, ["1-none-stub: fails, published holds"])

@@ -9,6 +9,7 @@ from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
 import rlvr_lib
+from rlvr_lib.claims import folded_verdict, papers
 from rlvr_lib.files import sha256
 from rlvr_lib.provenance import read_stamp
 from rlvr_lib.results import finished_results
@@ -68,7 +69,7 @@ class Ledger(Published):
         by_id = {claim.id: [] for claim in claims}
         for claim in claims:
             by_id[claim.id].append(claim)
-        header = ("verdict", "claim", "predicted", "measured", "tolerance")
+        header = ("outcome", "claim", "predicted", "measured", "tolerance")
         rows = [self.row(versions) for versions in by_id.values()]
         return [table(header, rows, (12, 50, 10, 14, 14), ["rlvr-ledger"])]
 
@@ -76,15 +77,20 @@ class Ledger(Published):
         """A claim's row; where all profiles agree on a cell it is printed once."""
         sign = {"equal to": "", "at least": "≥ ", "at most": "≤ "}
         anchor = nodes.target("", "", ids=[f"claim-{versions[0].id}"])
-        verdict = self.by_profile(versions, lambda claim: claim.verdict, nodes.strong)
-        verdict[0].insert(0, anchor)
+        outcome = self.by_profile(versions, self.outcome, nodes.strong)
+        outcome[0].insert(0, anchor)
         return (
-            verdict,
-            self.story(versions[0]),
+            outcome,
+            self.story(versions),
             self.by_profile(versions, lambda claim: sign[claim.relation] + number(claim.predicted)),
             self.by_profile(versions, lambda claim: number(claim.measured)),
             self.by_profile(versions, self.slack),
         )
+
+    @staticmethod
+    def outcome(claim):
+        """Our outcome; an illustration has none."""
+        return "illustration" if claim.kind == "illustration" else claim.outcome
 
     @staticmethod
     def by_profile(versions, show, node=nodes.inline):
@@ -98,86 +104,126 @@ class Ledger(Published):
         ]
 
     @staticmethod
-    def story(claim):
-        """What is claimed and where, what the check rejected, and what the paper printed."""
-        rejected = "; ".join(s.broken for s in claim.sabotages if s.rejected)
+    def story(versions):
+        """What is claimed and of what, what the check rejected, and what that means for a sentence of a paper."""
+        claim = versions[0]
+        sizes = dict.fromkeys(f"{c.n} {c.unit}" for c in versions if c.n)
+        of = ", ".join([claim.testbed, claim.kind, " and ".join(sizes)]).rstrip(", ")
         lines = {
-            "": f"{claim.statement} ({claim.testbed}, {claim.kind})",
-            "rejected: ": rejected,
-            f"{claim.paper} printed: ": claim.printed,
+            "": f"{claim.statement} ({of})",
+            "rejected: ": "; ".join(s.broken for s in claim.sabotages if s.rejected),
         }
-        paragraphs = []
-        for label, text in lines.items():
-            paragraphs.append(nodes.paragraph("", "", nodes.emphasis("", label), nodes.Text(text)))
-        return paragraphs
+        if claim.paper.says:
+            where = f"{claim.paper.source}, {claim.paper.where}: "
+            lines[where] = f"{claim.paper.says} → {VERDICTS[claim.paper.verdict].lower()}"
+        return [
+            nodes.paragraph("", "", nodes.emphasis("", label), nodes.Text(text))
+            for label, text in lines.items()
+            if text
+        ]
 
     @staticmethod
     def slack(claim):
         """The tolerance of an exact claim, or the false-alarm rate and the smallest effect of a sampled one."""
-        if claim.kind != "statistical":
+        if not claim.false_alarm:
             return number(claim.tolerance)
         return f"false alarm {claim.false_alarm:.0e}, catches {number(claim.smallest_effect)}"
 
 
 VERDICTS = {
     "contradicted": "Contradicted",
-    "holds-with-limits": "Holds within limits",
-    "holds-sharper": "Holds, with a sharper constant or wider scope",
-    "holds": "Confirmed",
-    "not-judged": "Sample too small for a verdict",
-    "not-tested-here": "Not tested here",
+    "not-reproduced": "Not reproduced",
+    "limited": "Limited",
+    "sharpened": "Sharpened",
+    "confirmed": "Confirmed",
+    "beyond": "The papers are silent",
 }
+OUTCOMES = ("holds", "fails", "not-judged")
 
 
 class Findings(Published):
-    """What a theorem's paper printed, by what became of it, each line linked to its evidence."""
+    """The sentences of one paper, each once: its verdict, folded over all judged claims that bear on it, and these."""
 
     required_arguments = 1
 
     def run(self):
-        theorem = int(self.arguments[0])
-        by_id = {}  # of several profiles of a claim the one with more seeds, which is read last
+        about = {}  # of several profiles of a claim the one with more seeds, which is read last
         for result in self.results():
             for claim in result.claims():
-                if claim.theorem == theorem and claim.printed != "not stated":
-                    by_id[claim.id] = (claim, result.name)
-        rows = []
-        for verdict, title in VERDICTS.items():
-            for claim, notebook in by_id.values():
-                if claim.verdict == verdict:
-                    evidence = [
-                        nodes.reference("", "numbers", refuri=f"ledger.html#claim-{claim.id}"),
-                        nodes.Text(", "),
-                        nodes.reference("", "chapter", refuri=f"../notebooks/{notebook}.html"),
-                    ]
-                    found = f"{claim.statement} ({claim.testbed})"
-                    rows.append(([nodes.strong("", title)], claim.printed, found, evidence))
-        if not rows:
-            return [nodes.paragraph("", "No claim about this paper is published yet.")]
-        header = ("verdict", "what the paper printed", "what we checked", "evidence")
-        return [table(header, rows, (14, 30, 42, 14))]
+                if claim.judged and claim.paper.says:
+                    about.setdefault(claim.paper.says, {})[claim.id] = (claim, result.name)
+        sentences = [said for key, said in papers().items() if key.startswith(f"{self.arguments[0]}.")]
+        rows = [self.row(said, about[said.says].values()) for said in sentences if said.says in about]
+        silent = [said.says for said in sentences if said.says not in about]
+        header = ("verdict", "what the paper says, and where", "what was found")
+        found = [table(header, rows, (14, 34, 52), ["rlvr-findings"])] if rows else []
+        if silent:
+            items = [nodes.list_item("", nodes.paragraph("", says)) for says in silent]
+            found += [nodes.paragraph("", "Sentences on which no claim of this book is a judgement:")]
+            found += [nodes.bullet_list("", *items)]
+        return found
+
+    @staticmethod
+    def row(said, claims):
+        """One printed sentence."""
+        claims = list(claims)
+        verdict = folded_verdict(c.paper.verdict if c.outcome == "holds" else "not-reproduced" for c, _ in claims)
+        evidence = []
+        for claim, notebook in claims:
+            of = f"{claim.testbed}, {claim.n} {claim.unit}" if claim.n else claim.testbed
+            mark = VERDICTS[claim.paper.verdict] if claim.outcome == "holds" else "Our check failed"
+            evidence.append(
+                nodes.paragraph(
+                    "",
+                    "",
+                    nodes.emphasis("", f"{mark}: "),
+                    nodes.Text(f"{claim.statement} ({of}; "),
+                    nodes.reference("", "numbers", refuri=f"ledger.html#claim-{claim.id}"),
+                    nodes.Text(", "),
+                    nodes.reference("", "chapter", refuri=f"../notebooks/{notebook}.html"),
+                    nodes.Text(")"),
+                )
+            )
+        sentence = [nodes.paragraph("", said.says), nodes.paragraph("", "", nodes.emphasis("", said.where))]
+        return [nodes.strong("", VERDICTS[verdict])], sentence, evidence
 
 
 class Summary(Published):
-    """Counts of claims by verdict and profile, and the family-wise false-alarm rate of the whole ledger."""
+    """Counts of claims by outcome, by kind and by verdict, and what the stated false-alarm rates add up to."""
 
     def run(self):
         claims = [claim for result in self.results() for claim in result.claims()]
         profiles = sorted({claim.profile for claim in claims})
         of = {profile: [claim for claim in claims if claim.profile == profile] for profile in profiles}
-        rows = [
-            (verdict, *(str(sum(claim.verdict == verdict for claim in of[profile])) for profile in profiles))
-            for verdict in VERDICTS
-            if any(claim.verdict == verdict for claim in claims)
+
+        def row(name, count):
+            return name, *(count(of[profile]) for profile in profiles)
+
+        def number_of(test):
+            return lambda chosen: str(sum(map(test, chosen)))
+
+        rows = [row(f"our outcome: {name}", number_of(lambda c, name=name: c.outcome == name)) for name in OUTCOMES]
+        rows += [
+            row(f"for the paper: {title.lower()}", number_of(lambda c, v=verdict: c.judged and c.paper.verdict == v))
+            for verdict, title in VERDICTS.items()
         ]
         rows += [
-            ("sabotages rejected", *(str(sum(s.rejected for c in of[p] for s in c.sabotages)) for p in profiles)),
-            ("sabotages accepted", *(str(sum(len(c.accepted_sabotages) for c in of[p])) for p in profiles)),
-            ("sum of false-alarm rates", *(f"{sum(c.false_alarm for c in of[p]):.1e}" for p in profiles)),
+            row("sabotages rejected", lambda chosen: str(sum(s.rejected for c in chosen for s in c.sabotages))),
+            row("sabotages accepted", lambda chosen: str(sum(len(c.accepted_sabotages) for c in chosen))),
+            row(
+                "training claims without an error rate", number_of(lambda c: c.kind == "training" and not c.false_alarm)
+            ),
         ]
-        total = sum(claim.false_alarm for claim in claims)
-        header = ("outcome", *(f"{profile} profile" for profile in profiles))
-        bound = f"No more than {total:.1e} is the probability of any false alarm in the whole ledger."
+        rates = {kind: sum(c.false_alarm for c in claims if c.kind == kind) for kind in ("statistical", "training")}
+        rated = sum(c.kind == "training" and c.false_alarm > 0 for c in claims)
+        bound = (
+            f"Over all profiles the false-alarm rates of the statistical claims add up to {rates['statistical']:.1e}, "
+            "so a false alarm among them is no likelier than that. "
+            f"Training claims are about their own runs; {rated} of them are judged by an interval, "
+            f"and the rates of these add up to {rates['training']:.2g}. "
+            "The others have no error rate: how far they carry beyond their runs is not known."
+        )
+        header = ("claims", *(f"{profile} profile" for profile in profiles))
         return [table(header, rows, (30, *(10 for _ in profiles))), nodes.paragraph("", bound)]
 
 

@@ -2,7 +2,7 @@
 
 - ``kills``: kill -9 at random moments of a reproduction, and of the moment in which a result is put in place.
 - ``faults``: faults of papermill, nbval, jupyter-cache and joblib, each reproduced, beside ours under the same fault.
-- ``machines``: the book profile without vector instructions; do the verdicts and the numbers stand?
+- ``machines``: the book profile without vector instructions; do the outcomes and the numbers stand?
 - ``meta``: theory functions broken on purpose; what do the unit tests and what do the claims catch?
 - ``mutants``: a random sample of mutmut's mutants of the theory modules against the unit tests.
 - ``audit``: known vulnerabilities of the pinned dependencies; printed only.

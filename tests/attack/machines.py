@@ -41,16 +41,16 @@ def run() -> None:
             old = {claim.id: claim for claim in published.claims()}
             for claim in fresh.claims():
                 claims += 1
-                same += claim.verdict == old[claim.id].verdict
+                same += claim.outcome == old[claim.id].outcome
                 close += agrees(old[claim.id], claim)
                 if not agrees(old[claim.id], claim):
-                    numbers = [f"{one.verdict}, {one.measured:.10g}" for one in (old[claim.id], claim)]
+                    numbers = [f"{one.outcome}, {one.measured:.10g}" for one in (old[claim.id], claim)]
                     rows.append({"claim": claim.id, "published": numbers[0], "without": numbers[1]})
         stamps = [read_stamp(Result(where, names[0], "book").stamp_file) for where in (ROOT / "results", out)]
     counts = {
         "instructions, published and here": " and ".join(stamp.hardware["instructions"] for stamp in stamps),
         "claims": claims,
-        "with the published verdict": same,
+        "with the published outcome": same,
         "and, if exact, with the published number within tolerance": close,
     }
     record("machines", counts, rows)

@@ -1,8 +1,8 @@
 """Break the theory functions one by one: what do their unit tests catch, and what do the claims of the smoke profile?
 
 A mutant counts as caught by the tests when a test of its module fails, and as caught by the claims when a notebook
-that imports the module, directly or not, stops with an error, accepts a sabotage or reaches another verdict than with
-the library as it is. Sampled and trained claims carry no verdict in the smoke profile and catch nothing here.
+that imports the module, directly or not, stops with an error, accepts a sabotage or reaches another outcome than with
+the library as it is. Sampled and trained claims have no outcome in the smoke profile and catch nothing here.
 """
 
 import os
@@ -78,8 +78,8 @@ def failing_claim(mutant: Mutant, project: Path, out: Path, clean: Path, cache: 
         if not broken.stamp():
             errors = re.findall(r"^(\w*(?:Error|Exception|Warning)\b.*)$", said, re.M)
             return f"{name} stops: {errors[-1][:90] if errors else 'an error'}"
-        verdicts = {claim.id: claim.verdict for claim in intact.claims()}
-        changed = [claim.id for claim in broken.claims() if claim.verdict != verdicts[claim.id]]
+        outcomes = {claim.id: claim.outcome for claim in intact.claims()}
+        changed = [claim.id for claim in broken.claims() if claim.outcome != outcomes[claim.id]]
         if changed or accepted_sabotages(broken):
             return (changed or accepted_sabotages(broken))[0]
     return ""
