@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.optimize import isotonic_regression
 from scipy.stats import beta
 
 from rlvr_lib.arguments import require
@@ -26,7 +28,8 @@ from rlvr_lib.relay import handoff_exponent
 GROUP_SIZES = (2, 4, 8, 16, 32, 64)
 REQUIRED, OPTIONAL = ("prompt", "reward", "length"), ("step", "log_prob", "level")
 QUANTILES = (np.arange(200) + 0.5) / 200
-RELAY_LIMIT = math.log(0.1) / math.log(0.9)
+BEGUN, DONE = 0.1, 0.9
+RELAY_LIMIT = math.log(BEGUN) / math.log(DONE)
 
 
 @dataclass(frozen=True)
@@ -130,21 +133,24 @@ def success_law(count: np.ndarray, correct: np.ndarray) -> SuccessLaw:
 def group_sizes(law: SuccessLaw, sizes: list[int]) -> list[dict[str, float | int | None]]:
     """For every group size: dead groups, and the share of the gain of infinite groups that is left (I6, chapter 4).
 
-    ``grpo_gain`` and ``dr_grpo_gain`` are the mean gain over prompts, over that of infinite groups.
+    ``grpo_gain`` and ``dr_grpo_gain`` are the mean gain over prompts, over that of infinite groups; ``grpo_gain``
+    divides by the population deviation, ``grpo_gain_sample_std`` by the one with G - 1 below the squares, as TRL does.
     ``std_boost`` is how much more weight, against dividing by nothing, the standard deviation gives a prompt at the
     edge (the most extreme twentieth of J) than a prompt in the middle (J = 1/2 or the nearest there is): 1 where std
-    is no more than another learning rate, as for groups of 2 and 3.
+    is no more than another learning rate, as for groups of 2 and 3. It is the same for both deviations.
     """
     success, table = law.success, []
     spread = np.sqrt(success * (1 - success))
     for size in sizes:
         dead = success**size + (1 - success) ** size
-        with_std, without = group_gain(success, size), group_gain(success, size, normalize=False)
+        with_std, with_sample_std = (group_gain(success, size, bessel=bessel) for bessel in (False, True))
+        without = group_gain(success, size, normalize=False)
         table.append(
             {
                 "group_size": size,
                 "dead_groups": float(dead.mean()),
                 "grpo_gain": float(with_std.mean() / spread.mean()) if spread.any() else None,
+                "grpo_gain_sample_std": float(with_sample_std.mean() / spread.mean()) if spread.any() else None,
                 "dr_grpo_gain": float(without.mean() / (spread**2).mean()) if spread.any() else None,
                 "std_boost": _boost(success, size),
             }
@@ -183,7 +189,11 @@ def _correct_entropy(rows: pd.DataFrame) -> float | None:
 
 
 def _levels(rows: pd.DataFrame) -> list[dict[str, object]] | None:
-    """Success of each level, its horizon over the one before, and the hand-off exponent (chapter 3)."""
+    """Success of each level, its horizon over the one before, the hand-off exponent and the wait (chapter 3).
+
+    The exponent is that of all rows together, so it is meant for the rows of one moment. The wait needs those of a run.
+    Both are of success as it is, because chance is not known here.
+    """
     if "level" not in rows:
         return None
     success = rows.dropna(subset="level").groupby("level").success.agg(["mean", "count"]).sort_index()
@@ -199,6 +209,7 @@ def _levels(rows: pd.DataFrame) -> list[dict[str, object]] | None:
                 "ratio": ratio,
                 "handoff": _handoff(table[-1]["success_rate"], mean) if table else None,
                 "handoff_dilute": float(handoff_exponent(ratio, before)) if ratio and before > 1 else None,
+                "wait_over_rise": _wait_over_rise(rows, before, level) if table else None,
             }
         )
         before = level
@@ -208,6 +219,30 @@ def _levels(rows: pd.DataFrame) -> list[dict[str, object]] | None:
 def _handoff(easier: float, harder: float) -> float | None:
     """kappa in y_harder = y_easier^kappa."""
     return math.log(harder) / math.log(easier) if 0 < easier < 1 and 0 < harder < 1 else None
+
+
+def _wait_over_rise(rows: pd.DataFrame, easier: object, harder: object) -> float | None:
+    """Steps from success 0.9 of one level to 0.1 of the next, over those from 0.1 to 0.9 of the next.
+
+    Negative where the next level begins before this one is done. None without steps, or where one of the three is not
+    passed within the rows.
+    """
+    if "step" not in rows or not pd.api.types.is_numeric_dtype(rows.step):
+        return None
+    done = _passing(rows, easier, DONE)
+    begun, ended = (_passing(rows, harder, success) for success in (BEGUN, DONE))
+    known = None not in (done, begun, ended) and ended > begun
+    return (begun - done) / (ended - begun) if known else None
+
+
+def _passing(rows: pd.DataFrame, level: object, success: float) -> float | None:
+    """The step at which a level passes a success rate, in the rising curve that fits its rows best."""
+    by_step = rows[rows.level == level].groupby("step").success.agg(["mean", "count"]).sort_index()
+    if by_step.empty:
+        return None
+    rising = isotonic_regression(by_step["mean"].to_numpy(), weights=by_step["count"].to_numpy(float)).x
+    passes = rising[0] < success <= rising[-1]
+    return float(by_step.index[np.argmax(rising >= success)]) if passes else None
 
 
 def _prompts(rows: pd.DataFrame) -> list[dict[str, object]]:
@@ -242,22 +277,22 @@ def to_text(report: dict[str, object]) -> str:
         f"success rate {report['success_rate']:.3f}; standard deviation within groups {report['success_std']:.3f},"
         f" between prompts {report['between_prompts_std']:.3f}",
         f"dead groups: {report['all_failed']:.1%} all failed, {report['all_solved']:.1%} all solved",
-        f"gain left at this group size: GRPO {_percent(here['grpo_gain'])}, Dr.GRPO {_percent(here['dr_grpo_gain'])}"
-        " of infinite groups",
+        f"gain left at this group size, of infinite groups: GRPO {_percent(here['grpo_gain_sample_std'])} with the"
+        f" sample deviation (TRL's), {_percent(here['grpo_gain'])} with the population one, Dr.GRPO"
+        f" {_percent(here['dr_grpo_gain'])}",
         _std_verdict(size, here["std_boost"]),
         f"mean length {length['mean']:.1f} tokens: {_short(length['correct'])} of correct, {_short(length['wrong'])} of"
         " wrong responses (weights 1/length bend the direction where these differ)",
     ]
     if report["correct_entropy"] is not None:
         lines.append(
-            f"entropy of the correct responses {report['correct_entropy']:.2f} nats (near 0 the mean baseline loses"
-            " about 1/(1 - J) as J nears 1)"
+            f"entropy of the correct responses {report['correct_entropy']:.2f} nats (near 0 the price of the"
+            " mean baseline grows as 1/(1 - J) when J nears 1)"
         )
     lines += ["", pd.DataFrame(report["group_sizes"]).to_string(index=False, float_format="{:.3f}".format)]
     if report["levels"]:
         lines += ["", pd.DataFrame(report["levels"]).to_string(index=False, float_format="{:.3g}".format)]
-        exponents = [row["handoff"] for row in report["levels"] if row["handoff"]]
-        lines += [_relay_verdict(exponents)] if exponents else []
+        lines += _relay_verdict(report["levels"])
     hardest = sorted(report["prompts"], key=lambda row: row["success_rate"])
     shown = hardest if len(hardest) <= 20 else [*hardest[:10], *hardest[-10:]]
     table = pd.DataFrame(shown)[["success_rate", "success_std", "responses", "length", "prompt"]]
@@ -277,10 +312,34 @@ def _std_verdict(size: int, boost: float | None) -> str:
     )
 
 
-def _relay_verdict(exponents: list[float]) -> str:
-    plateau = max(exponents) > RELAY_LIMIT
-    said = "a level waits until the one before is nearly solved" if plateau else "levels overlap: no plateau"
-    return f"largest hand-off exponent {max(exponents):.1f} (limit {RELAY_LIMIT:.1f}): {said} (chapter 3)"
+def _relay_verdict(levels: list[dict[str, object]]) -> list[str]:
+    """A line for every wait that was seen, or one for the largest hand-off exponent.
+
+    The exponent says whether two levels overlap and not how long the second waits: with the saturating head of P2 it is
+    far above the limit for levels that follow each other at once.
+    """
+    pairs = [(easy["level"], hard) for easy, hard in pairwise(levels)]
+    waits = [
+        f"level {hard['level']} passed {BEGUN} {_after(hard['wait_over_rise'])} level {easy} passed {DONE} (chapter 3)"
+        for easy, hard in pairs
+        if hard["wait_over_rise"] is not None
+    ]
+    exponents = [(hard["handoff"], easy, hard["level"]) for easy, hard in pairs if hard["handoff"]]
+    if waits or not exponents:
+        return waits
+    exponent, easy, hard = max(exponents)
+    if exponent > RELAY_LIMIT:
+        said = (
+            f"level {hard} waits until level {easy} is above {DONE}; how long depends on the head, and takes the steps"
+            " of a run to see"
+        )
+    else:
+        said = f"if it stays so, level {hard} passes {BEGUN} before level {easy} passes {DONE}"
+    return [f"largest hand-off exponent of all rows {exponent:.1f} (limit {RELAY_LIMIT:.1f}): {said} (chapter 3)"]
+
+
+def _after(wait: float) -> str:
+    return f"{abs(wait):.1f} times its own rise {'after' if wait >= 0 else 'before'}"
 
 
 def _percent(value: float | None) -> str:

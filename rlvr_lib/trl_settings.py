@@ -19,11 +19,13 @@ class Measure:
         every: steps from one measurement to the next, at least 1. Success, its spread and dead groups are logged at
             every step from the step's own responses.
         fresh: measure on another rollout of the same prompts, which the step does not use. On the step's own responses
-            the alignment and the critical rate count the step's own noise as progress.
+            the alignment and the critical rate count the step's own noise as progress. Either way the prompts are those
+            of the step, which it favours over others.
         scores: ``all``, ``last-layer`` or ``head``; None chooses by the model (``rlvr_lib.model_scores.choose``).
         along: also derive the success rate along the actual update: alignment and critical learning rate. Keeps two
-            copies of the trained parameters during the step, and needs them in float32.
-        success_threshold: rewards of at least this count as success; None accepts rewards of 0 and 1 only.
+            copies of the trained parameters during the step. Left out without a word where these are not in float32.
+        success_threshold: rewards, summed with their weights, of at least this count as success; None accepts rewards
+            of 0 and 1 only.
     """
 
     every: int = 1
@@ -50,7 +52,7 @@ class Act:
         baseline: ``lagged`` (b* from earlier measurements) or ``pooled`` (b* from the other groups of the step, whose
             scores are then taken at every step); the advantage is the reward minus it. None: TRL's advantages.
         snr_rate: multiply the scheduled learning rate with SNR / (1 + SNR), both averaged over measurements.
-        limit: of the ratio of the used learning rate to the critical one.
+        limit: of the ratio of the used learning rate to the critical one, at which an update gains nothing.
         beyond: ``warn``, or ``lower`` the rate to half of the limit, beginning with the very step, and let it rise
             again, by at most a tenth a measurement, while it is below that; None does nothing.
         errors: standard errors by which the ratio must pass the limit.

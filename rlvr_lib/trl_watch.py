@@ -115,12 +115,14 @@ def watch(trainer: GRPOTrainer, success_threshold: float | None = None, rows: Pa
 
     Seen: success rate, mean spread within prompts, dead groups, length of each update and its cosine with the gradient
     (clipped, if the trainer clips). Not seen: everything in ``UNSEEN``, which needs the scores of the responses. A
-    ``MeasuredGRPOTrainer`` logs all that by itself; attached to it, this only writes ``rows``.
+    ``MeasuredGRPOTrainer`` logs all that by itself; attached to it, this only writes ``rows``. Rewards of an evaluation
+    are taken for those of training, so leave ``eval_strategy`` off.
 
     Args:
         trainer: with ordinary, synchronous reward functions.
         success_threshold: rewards of at least this count as success; None accepts 0 and 1 only.
-        rows: a file to which every response is appended as the line that ``rlvr measure`` reads; one file a process.
+        rows: a file to which every response is appended as the line that ``rlvr measure`` reads, once for each reward
+            function, with that function's own reward; one file a process.
 
     Raises:
         ValueError: a reward that is a model or asynchronous.

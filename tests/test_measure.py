@@ -76,6 +76,25 @@ def test_prompts_all_alike_lose_what_i6_says():
     assert row["std_boost"] == pytest.approx(1)
 
 
+def test_the_deviation_that_trl_divides_by_leaves_less_gain():
+    """The sample deviation exceeds the population one by sqrt(G / (G - 1)) in every group, whatever J."""
+    for row in group_sizes(SuccessLaw(0.4, 0.1), [2, 4, 8]):
+        size = row["group_size"]
+        assert row["grpo_gain_sample_std"] == pytest.approx(row["grpo_gain"] * np.sqrt((size - 1) / size))
+
+
+def test_gain_left_is_that_of_the_trainers_own_advantages():
+    """Mean of A r over sampled groups of 4 with PyTorch's deviation, in units of sigma: 6 standard errors."""
+    torch = pytest.importorskip("torch")
+    rewards = torch.as_tensor(RNG.random((200_000, 4)) < 0.3, dtype=torch.float64)
+    centred = rewards - rewards.mean(1, keepdim=True)
+    per_group = torch.nan_to_num((centred / rewards.std(1, keepdim=True) * rewards).mean(1))
+    (row,) = group_sizes(SuccessLaw(0.3, 0.0), [4])
+    error = 6 * float(per_group.std()) / 200_000**0.5 / np.sqrt(0.21)
+    assert float(per_group.mean()) / np.sqrt(0.21) == pytest.approx(row["grpo_gain_sample_std"], abs=error)
+    assert abs(float(per_group.mean()) / np.sqrt(0.21) - row["grpo_gain"]) > 10 * error
+
+
 def test_std_cannot_help_in_small_groups_and_helps_more_in_large_ones():
     """Chapter 4's boosts of std over none at the edge: 1.07 at G = 4, 1.43 at 8, 2.00 at 16 as J -> 0."""
     edge = SuccessLaw(0.5, 0.2499)
@@ -98,9 +117,64 @@ def test_levels_give_ratios_and_hand_off_exponents(tmp_path):
     assert second["ratio"] == 3
     assert second["handoff"] == pytest.approx(np.log(3 / 16) / np.log(7 / 8))
     assert second["handoff_dilute"] == pytest.approx(handoff_exponent(3, 5))
-    assert "hand-off exponent" in to_text(report)
+    assert second["wait_over_rise"] is None
+    said = to_text(report)
+    assert "exponent of all rows 12.5 (limit 21.9): if it stays so, level 15 passes 0.1 before level 5" in said
     names = measure(pd.DataFrame([row | {"level": "easy", "success": float(row["reward"])} for row in easy]))
     assert names["levels"][0]["handoff"] is None
+
+
+def saturating_head(lengths, sharpness, order=96):
+    """Success of each length over the flow of one shared logit, with the softmax head of P2 (v1, Lemma A.7)."""
+    logit = np.linspace(0.2, 12, 20_001)
+    success, velocity = {}, 0.0
+    for length in lengths:
+        attention = 1 / (1 + (length - 1) * np.exp(-logit))
+        right = order ** (sharpness * attention)
+        others = (length - 1) * order ** (sharpness * (1 - attention) / (length - 1)) + order - length
+        success[length] = ((order * right / (right + others) - 1) / (order - 1)) ** length
+        velocity = velocity + np.gradient(success[length], logit) / length
+    return np.concatenate([[0], np.cumsum(np.diff(logit) * 2 / (velocity[1:] + velocity[:-1]))]), success
+
+
+def run_of(time, success, responses=500, steps=400):
+    """Rows of a logged run from the first rise to the end of the last, with responses drawn at every step."""
+    first, last = (time[np.searchsorted(success[n], y)] for n, y in ((min(success), 0.05), (max(success), 0.95)))
+    grid, rng = np.linspace(first, last, steps), np.random.default_rng(0)
+    return pd.DataFrame(
+        {"prompt": f"{level} {step}", "step": step, "level": level, "length": level, "success": float(right)}
+        for level, curve in success.items()
+        for step, rate in enumerate(np.interp(grid, time, curve))
+        for right in rng.random(responses) < rate
+    )
+
+
+def test_the_relay_of_p2_is_not_called_a_plateau():
+    """With its own head, ratio 3 hands on at once and ratio 7 does not, though both exponents are beyond the limit."""
+    relay = measure(run_of(*saturating_head((5, 15), 3.0)))
+    plateau = measure(run_of(*saturating_head((5, 35), 5.0)))
+    time, success = saturating_head((5, 15), 3.0)
+    done, begun, ended = (time[np.searchsorted(success[n], y)] for n, y in ((5, 0.9), (15, 0.1), (15, 0.9)))
+    wait = relay["levels"][1]["wait_over_rise"]
+    assert wait == pytest.approx((begun - done) / (ended - begun), abs=0.15)  # 3 standard deviations over draws
+    assert plateau["levels"][1]["wait_over_rise"] > 20
+    assert f"level 15 passed 0.1 {wait:.1f} times its own rise after level 5 passed 0.9" in to_text(relay)
+    here = np.searchsorted(success[5], 0.9)
+    assert np.log(success[15][here]) / np.log(success[5][here]) > 100
+    moment = pd.DataFrame(rows_of([199, 1], size=200)).rename(columns={"reward": "success"})
+    moment["level"] = np.repeat([5, 15], 200)
+    said = to_text(measure(moment))
+    assert "level 15 waits until level 5 is above 0.9; how long depends on the head" in said
+    assert "plateau" not in said
+
+
+def test_a_wait_needs_all_of_its_passings():
+    rows = run_of(*saturating_head((5, 15), 3.0), responses=200, steps=60)
+    assert measure(rows[rows.step < 30])["levels"][1]["wait_over_rise"] is None
+    assert measure(rows.drop(columns="step"))["levels"][1]["wait_over_rise"] is None
+    assert measure(rows.assign(step=rows.step.astype(str)))["levels"][1]["wait_over_rise"] is None
+    swapped = rows.assign(level=rows.level.map({5: 15, 15: 5}))
+    assert measure(swapped)["levels"][1]["wait_over_rise"] < 0
 
 
 def test_entropy_of_correct_responses_needs_log_probabilities(tmp_path):
