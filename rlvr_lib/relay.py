@@ -91,7 +91,8 @@ def walk_success(
 def walk_decay_rate(group: FiniteGroup, error_distribution: ArrayLike, conjugated: bool = False) -> float:
     """Largest modulus over the non-trivial irreps of an eigenvalue of muhat, or of Tr(muhat)/d when conjugated.
 
-    Bounds the rate of every decay of ``walk_success`` to chance (3a); 0 in a group of order 1.
+    Bounds the rate of every decay of ``walk_success`` to chance (3a); 0 in a group of order 1. The conjugated rate is
+    that of P2's task, in which right elements stand between the errors, and at most the other one.
 
     Raises:
         ValueError: not a probability law on the group.
@@ -252,7 +253,7 @@ def handoff_exponent(
     Without a horizon: fixed context, kappa = R at every success. With a horizon h: context = chain (dilute), in the
     limit y -> 1, kappa = R (R h - 1) / (h - 1). With y too: dilute at that success of horizon h, kappa =
     R ln(1 + (R h - 1) e^-w) / ln(1 + (h - 1) e^-w), where w gives y; it increases in y to the limit.
-    Free of time, learning rate, optimiser and seed. Source: derived here.
+    In the one-logit model with a linear head, free of time, learning rate, optimiser and seed. Source: derived here.
 
     >>> handoff_exponent(7), handoff_exponent(7, horizon=5)
     (np.float64(7.0), np.float64(59.5))
@@ -285,7 +286,8 @@ def next_ratio(normalized_success: ArrayLike, visible: ArrayLike = 0.1, horizon:
     """Largest R such that horizon R h has success above chance of at least ``visible`` when horizon h has the y given.
 
     Solves y^kappa = visible for the exponent of ``handoff_exponent``: R = ln visible / ln y for a fixed context, and
-    with a horizon the dilute R, which is smaller; it need not be such that R h is whole. Source: derived here.
+    with a horizon the dilute R, which is smaller; it need not be such that R h is whole. A linear head is assumed, and
+    what counts as visible is a convention: 0.1 is this book's, P2 has a success of 0.01. Source: derived here.
 
     >>> next_ratio([0.5, 0.9]).round(2), next_ratio(0.9, horizon=5).round(2)
     (array([ 3.32, 21.85]), np.float64(4.37))

@@ -135,6 +135,25 @@ def test_walk_success_by_dynamic_programming(group, seed):
     assert walk_success(group, law, 60) == pytest.approx(group.convolve_power(law, 60)[0], abs=1e-13)
 
 
+@pytest.mark.parametrize("group", GROUPS, ids=repr)
+def test_conjugation_never_slows_the_decay(group):
+    for seed in range(5):
+        law = random_law(group, seed)
+        task, undisturbed = walk_decay_rate(group, law, conjugated=True), walk_decay_rate(group, law)
+        assert task <= undisturbed + 1e-12
+        assert task == pytest.approx(undisturbed) or not group.is_abelian
+
+
+def test_decay_rates_of_a_step_that_is_never_right():
+    law = np.zeros(6)
+    law[[S3.labels.index("213"), S3.labels.index("231")]] = 0.5
+    assert walk_decay_rate(S3, law) == pytest.approx(1 / 2)
+    assert walk_decay_rate(S3, law, conjugated=True) == pytest.approx(1 / 4)
+    horizons = np.arange(1, 8)
+    y = normalized_success(walk_success(S3, law, horizons, conjugated=True), 6)
+    assert y == pytest.approx(4 / 5 * (-1 / 4) ** horizons)
+
+
 @pytest.mark.parametrize("group", [Z5, S3, D4, Q8], ids=repr)
 def test_conjugated_walk_by_enumeration(group):
     # Step i does e_i g_i with g_i uniform, and the answer is right when the product is that of the g_i.

@@ -6,7 +6,7 @@ mixes their values, and a frozen two-layer network, trained beforehand on all or
 the running product into logits of the next one. Only Q is trained, from zero, by REINFORCE with a moving-average
 baseline and an entropy bonus. ``rlvr z96`` runs it, with checkpoints from which the next update is the same.
 
-Source: arXiv 2602.14872 v1 (body) and the settings of its public reproduction; neither code was used. What neither
+Source: arXiv 2602.14872 v1 and the settings of its public reproduction; neither code was used. What neither
 states is chosen here: Adam at 0.01, 64 names, 128 hidden units, one value a clause, the entropy averaged over steps.
 """
 
