@@ -7,6 +7,8 @@ P4 is arXiv 2601.23135 v1; "derived here" is checked in the tests.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
@@ -21,7 +23,7 @@ def curvature_bound(success: ArrayLike, diameter: ArrayLike) -> Reals:
     """diameter^2 J (1 - J), an upper bound on the spectral norm of the Hessian of J for log-linear policies (4a).
 
     Holds for every set of correct responses; approached as J -> 0 or 1, so no smaller constant does for all J;
-    ``curvature_constant`` is what remains of it at each J.
+    ``curvature_constant`` is what remains of it at each J, and ``smoothness`` the largest of that over J.
     Source: derived here. diameter^2 is at most twice the squared spectral norm X^2 of the feature matrix, so this is
     within 2 X^2 sigma^2, where P4 (Lemma 3.1) has 4 X^2 sigma^2.
 
@@ -54,6 +56,23 @@ def curvature_constant(success: ArrayLike) -> Reals:
     return np.where(minority <= 0.25, 1 - 2 * minority, 1 / (8 * np.maximum(minority, 0.25)))[()]
 
 
+def smoothness(diameter: ArrayLike) -> Reals:
+    """diameter^2 sqrt(3) / 18, the largest Hessian of J whatever J, for log-linear policies (4a, derived here).
+
+    The maximum over J of ``curvature_constant(J) * curvature_bound(J, diameter)``, at J = 1/2 -+ sqrt(3)/6. Sharp, as
+    ``curvature_constant`` is attained there. It is the L of a descent lemma: J(theta + u) is at least
+    J(theta) + <grad J, u> - L |u|^2 / 2 for every step u. The mean of several prompts' success obeys it as well, with
+    the largest diameter of the prompts.
+
+    Args:
+        diameter: Euclidean diameter of the prompt's features, or anything larger.
+
+    Raises:
+        ValueError: a diameter that is not positive.
+    """
+    return (positive("diameter", diameter) ** 2 * math.sqrt(3) / 18)[()]
+
+
 def power_step(success: ArrayLike, power: ArrayLike, diameter: ArrayLike) -> Reals:
     """4 / (diameter^2 (2 sigma)^a): the multiple of grad J whose gain ``guaranteed_gain`` bounds (4b, derived here).
 
@@ -73,8 +92,8 @@ def guaranteed_gain(success: ArrayLike, power: ArrayLike, gradient_norm: ArrayLi
     """Gain in J that the step ``power_step`` times grad J at least brings (4b, derived here).
 
     (2 / C) |grad J|^2 (x^-2 - (1/x - x^(1-a))^2) with C = diameter^2 and x = 2 sigma, for log-linear policies, exact
-    gradients and no interference between prompts. Evaluated as (2 / C) |grad J|^2 x^-a (2 - x^(2-a)), where nothing
-    cancels however small the variance.
+    gradients and, of several prompts, orthogonal features. Evaluated as (2 / C) |grad J|^2 x^-a (2 - x^(2-a)), where
+    nothing cancels however small the variance.
 
     Args:
         success: J strictly between 0 and 1, any shape.
@@ -151,32 +170,36 @@ def two_arm_time(power: int, start: ArrayLike, stop: ArrayLike, rate: ArrayLike 
     return ((8 * np.cosh(centre / 2) * np.sinh(way / 4) if power == 1 else way) / rate)[()]
 
 
-def power_gain(success: ArrayLike, power: ArrayLike, group_size: int | None = None) -> Reals:
+def power_gain(success: ArrayLike, power: ArrayLike, group_size: int | None = None, bessel: bool = False) -> Reals:
     """E[v^(1-a/2) 1{v > 0}], v = phat (1 - phat): the expected update is this times the gradient gap (4d).
 
     Derived here. The group's mean is removed from its rewards, and the result divided by the power a of their standard
-    deviation (population form). With a = 0 and 1 this is ``group_gain``; groups of 2 or 3 have one non-zero v, so that
-    all powers agree up to a constant.
+    deviation, nothing added to it; groups of zero deviation are left out. With a = 0 and 1 this is ``group_gain``;
+    groups of 2 or 3 have one non-zero v, so that all powers agree up to a constant.
 
     Args:
         success: J in [0, 1], any shape.
         power: a in [0, 2], any shape.
         group_size: G, responses a group; None for the limit of large groups, sigma^(2-a).
+        bessel: the deviation is the sample one, with G - 1 below the squares, as in TRL: ((G-1)/G)^(a/2) times the
+            gain of the population one.
 
     Raises:
-        ValueError: success or power outside its interval, or a group size that is not a positive integer.
+        ValueError: success or power outside its interval, or a group size that is not a positive integer; one response
+            alone has no sample deviation, so ``bessel`` asks for two.
     """
     success, power = closed_interval("success", success, 0, 1), closed_interval("power", power, 0, 2)
     if group_size is None:
         variance = success * (1 - success)
         return np.where(variance > 0, variance ** (1 - power / 2), 0.0)[()]
-    group_size = integer("group_size", group_size, low=1)
+    group_size = integer("group_size", group_size, low=2 if bessel else 1)
     correct = np.arange(1, group_size)
     wrong = group_size - correct
     log_choose = gammaln(group_size + 1) - gammaln(correct + 1) - gammaln(wrong + 1)
     p, exponent = success[..., None], 1 - power[..., None] / 2
     prob = np.exp(log_choose + xlogy(correct, p) + xlog1py(wrong, -p))
-    return (prob * (correct * wrong / group_size**2) ** exponent).sum(-1)[()]
+    shrunk = ((group_size - 1) / group_size) ** (power / 2) if bessel else 1  # population over sample deviation
+    return ((prob * (correct * wrong / group_size**2) ** exponent).sum(-1) * shrunk)[()]
 
 
 def within_class_noise(r: Responses) -> float:

@@ -25,6 +25,7 @@ from rlvr_lib.curvature import (
     optimal_group_weight,
     power_gain,
     power_step,
+    smoothness,
     two_arm_time,
     within_class_noise,
 )
@@ -126,6 +127,31 @@ def test_no_bandit_is_more_curved_than_the_sharp_constant():
     sharp = curvature_bound(J, feature_diameter(drawn[1])) * curvature_constant(J)
     assert (norm <= sharp * (1 + 1e-9)).all()
     assert (norm > 0.8 * sharp).any()
+
+
+def test_smoothness_is_the_largest_of_the_sharp_bound_and_attained():
+    grid = np.linspace(0, 1, 100_001)
+    bound = curvature_constant(grid) * curvature_bound(grid, 3.0)
+    assert smoothness(3.0) == pytest.approx(bound.max(), rel=1e-8)
+    assert (bound <= smoothness(3.0)).all()
+    assert abs(grid[bound.argmax()] - 0.5) == pytest.approx(math.sqrt(3) / 6, abs=1e-5)
+    success = 0.5 - math.sqrt(3) / 6
+    arms = (np.zeros((1, 1)), np.array([[[3.0], [0.0]]]), np.array([[1.0, 0.0]]), np.array([[logit(success), 0.0]]))
+    assert abs(hessians(*arms)[0, 0, 0]) == pytest.approx(smoothness(3.0), rel=1e-12)
+
+
+def test_no_step_loses_more_than_smoothness_allows():
+    theta, features, reward, offset = instances(6, 2000, 5, 3, spread=3.0)
+    rng = np.random.default_rng(7)
+    step = rng.standard_normal(theta.shape) * rng.exponential(1, (len(theta), 1))
+    odds, gap = log_odds_and_gap(theta, features, reward, offset)
+    gradient = (expit(odds) * expit(-odds))[:, None] * gap
+    after = expit(log_odds_and_gap(theta + step, features, reward, offset)[0])
+    remainder = after - expit(odds) - (gradient * step).sum(1)
+    share = remainder / (smoothness(feature_diameter(features)) * (step**2).sum(1) / 2)
+    assert share.min() >= -1
+    assert share.max() <= 1
+    assert share.max() > 0.25
 
 
 # 4b
@@ -395,6 +421,28 @@ def test_gain_of_a_power_over_all_groups(size, power):
     np.testing.assert_allclose(mean_update, gain * gradient_gap(r), atol=1e-13)
 
 
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+@pytest.mark.parametrize("power", POWERS)
+def test_gain_with_the_sample_deviation_over_all_groups(size, power):
+    r = SoftmaxBandit.random(size, arms=4, dimension=3).enumerate()
+    arms, prob = all_groups(r, size)
+    reward = r.reward[arms]
+    std = reward.std(1, ddof=1, keepdims=True)
+    centred = reward - reward.mean(1, keepdims=True)
+    advantage = centred / np.where(std > 0, std, np.inf) ** power if power else centred
+    mean_update = np.einsum("o,og,ogd->d", prob / size, advantage, r.score[arms])
+    gain = power_gain(success_rate(r), power, size, bessel=True)
+    np.testing.assert_allclose(mean_update, gain * gradient_gap(r), atol=1e-13)
+    assert (gain == power_gain(success_rate(r), power, size)) == (power == 0)
+
+
+def test_sample_deviation_asks_for_two_responses_and_does_not_matter_in_large_groups():
+    with pytest.raises(ValueError, match="group_size"):
+        power_gain(0.5, 1, 1, bessel=True)
+    assert power_gain(0.5, 1, bessel=True) == power_gain(0.5, 1)
+    assert power_gain([0.2, 0.5], POWERS[:, None], 8, bessel=True).shape == (5, 2)
+
+
 @given(st.floats(0, 1), st.integers(1, 40))
 def test_gain_agrees_with_group_gain_and_tends_to_large_groups(J, size):
     assert power_gain(J, 0, size) == pytest.approx(group_gain(J, size, normalize=False), rel=1e-9, abs=1e-15)
@@ -521,6 +569,7 @@ def test_best_weights_maximise_the_second_order_gain_of_overlapping_prompts():
         (curvature_bound, (np.nan, 1.0), "success"),
         (curvature_bound, (0.5, 0.0), "diameter"),
         (curvature_constant, ([0.2, 1.1],), "success"),
+        (smoothness, (0.0,), "diameter"),
         (power_step, (0.0, 1.0, 1.0), "success"),
         (power_step, (0.5, 2.1, 1.0), "power"),
         (power_step, (0.5, 1.0, -1.0), "diameter"),
