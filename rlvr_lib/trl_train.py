@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rlvr_lib.trl import MeasuredGRPOTrainer
 
 OPTIMIZERS = {"sgd": "sgd", "adam": "adamw_torch", "adamw": "adamw_torch"}
+# TRL's "batch" is the deviation of all rewards of a batch, so it includes the differences between prompts that the
+# built-in ``grpo_batch`` leaves out.
 SCALES = {"dr_grpo": "none", "grpo": "group", "grpo_batch": "batch"}
 CONTRACT = ("success_rate", "gap_alignment", "gradient_snr", "critical_learning_rate", "optimal_baseline")
 DEFAULTS = {
