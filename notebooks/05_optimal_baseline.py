@@ -20,16 +20,16 @@
 #
 # A policy gradient is estimated from a few sampled responses, and the estimate is noisy.
 # Subtracting a number from the reward leaves its mean alone and changes its noise.
-# GRPO subtracts the mean reward of the group; {cite:t}`huang2025oblr` propose the number that makes the noise least, and a learning rate that listens to the noise that is left.
+# GRPO subtracts the mean reward of the group; P3 ({cite:t}`huang2025oblr`) proposes the number that makes the noise least, and a learning rate that listens to the noise that is left.
 #
 # This chapter gives an exact account.
-# It says what each baseline costs, when the mean is worse than subtracting nothing, how the best one can be estimated without spoiling the gradient, and what the noise allows as a learning rate.
+# It says what each baseline costs, when the mean is worse than subtracting nothing (the *zero baseline*), how the best one can be estimated without spoiling the gradient, and what the noise allows as a learning rate.
 # Then it trains: equal samples, a tuned rate for every method, fresh seeds.
 #
-# We read the paper in abstract only.
+# Of P3 we read the abstract and no more.
 # Where we test its algorithm we test *the standard reading of the abstract*: a leave-one-out estimate of the optimal baseline within each group, and a learning rate proportional to $\mathrm{SNR}/(1+\mathrm{SNR})$ with the ratio estimated from the batch.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 profile: str = "book"  # label of the profile that set these parameters
 seed: int = 0  # [0, 4294967295] seed of every random draw
 judged: bool = True  # whether sampled claims are large enough for a verdict
@@ -38,10 +38,10 @@ instances: int = 500  # [2, 100000] random bandits of the exact checks
 bandit_seeds: int = 24  # [2, 1000] test seeds of the bandit training
 bandit_tuning: int = 6  # [1, 1000] tuning seeds of the bandit training
 bandit_steps: int = 150  # [2, 10000] steps of each bandit run
-bandit_rates: int = 7  # [1, 100] learning rates tried for each method on bandits and transformer
-transformer_seeds: int = 24  # [2, 1000] test seeds of the transformer training
+bandit_rates: int = 9  # [1, 100] learning rates tried for each method on bandits and transformer
+transformer_seeds: int = 48  # [2, 1000] test seeds of the transformer training
 transformer_tuning: int = (
-    4  # [1, 1000] tuning seeds of the transformer training
+    6  # [1, 1000] tuning seeds of the transformer training
 )
 transformer_steps: int = 40  # [4, 10000] steps of each transformer run
 qwen_prompts: int = 2  # [1, 6] prompts whose every response is enumerated
@@ -53,7 +53,7 @@ qwen_steps: int = 40  # [4, 10000] steps of each Qwen run
 qwen_methods: int = (
     4  # [3, 9] methods of the Qwen training, in the order of its list
 )
-qwen_rates: int = 3  # [1, 6] learning rates tried for each method
+qwen_rates: int = 3  # [1, 6] learning rates tried first for each method
 qwen_optimizers: int = 1  # [1, 2] SGD only, or SGD and Adam
 
 # %% tags=["remove-cell"]
@@ -67,7 +67,7 @@ if "google.colab" in sys.modules:  # Colab has none of this installed
         [sys.executable, "-m", "pip", "install", "-q", source], check=True
     )
 
-# %%
+# %% tags=["remove-cell"]
 import itertools
 from types import SimpleNamespace
 
@@ -93,7 +93,7 @@ from rlvr_lib.baseline import (
     squared_signal,
 )
 from rlvr_lib.claims import Ledger, relative_error
-from rlvr_lib.curvature import curvature_bound
+from rlvr_lib.curvature import smoothness
 from rlvr_lib.estimators import (
     LaggedBaseline,
     RunningSnr,
@@ -104,7 +104,11 @@ from rlvr_lib.estimators import (
 )
 from rlvr_lib.gap import policy_gradient
 from rlvr_lib.groups import symmetric_group
-from rlvr_lib.intervals import share_lower_bound
+from rlvr_lib.intervals import (
+    quantile_interval,
+    share_interval,
+    share_lower_bound,
+)
 from rlvr_lib.responses import Responses, score_energies, success_rate
 from rlvr_lib.scores import Recorder
 from rlvr_lib.testbeds import bandit, grpo, transformer
@@ -118,8 +122,7 @@ figures.set_style()
 rng = np.random.default_rng(seed)
 ledger = Ledger(
     theorem=5,
-    paper="P3 (arXiv 2511.23310)",
-    paper_version="abstract only; its algorithm is tested in the standard reading of the abstract",
+    paper="P3",
     profile=profile,
     seeds=[seed],
     judged=judged,
@@ -128,8 +131,8 @@ ledger = Ledger(
 # %% [markdown]
 # ## 5.1 What a baseline does
 #
-# $N$ responses to one prompt are drawn; the gradient is estimated by $g_b = \frac1N\sum_i (r_i - b)\,s_i$ with the scores $s_i$ of {prf:ref}`def-gap`.
-# Write $e_\pm = \mathbb E_\pm|s|^2$ for the *score energies* of correct and wrong responses, and $x = e_-/e_+$ for their ratio.
+# $N$ responses to one prompt are drawn independently from the policy; the gradient is estimated by $g_b = \frac1N\sum_i (r_i - b)\,s_i$ with the scores $s_i$ of {prf:ref}`def-gap`.
+# Write $e_\pm = \mathbb E_\pm|s|^2$ for the *score energies* of correct and wrong responses, and $x = e_-/e_+$ for their ratio, where $e_+ > 0$.
 # Variance means the trace of a covariance matrix throughout.
 #
 # ```{prf:theorem} The optimal baseline (5a)
@@ -138,10 +141,11 @@ ledger = Ledger(
 # For a fixed $b$
 #
 # $$
-# \mathrm{Var}\, g_b = \frac1N\Big(\mathbb E[(r-b)^2|s|^2] - |\nabla J|^2\Big)
-# = \mathrm{Var}\, g_{b^*} + \frac{(b-b^*)^2\,\mathbb E|s|^2}{N},
-# \qquad
-# b^* = \frac{\mathbb E[r|s|^2]}{\mathbb E|s|^2} = \frac{J}{J+(1-J)x} .
+# \begin{aligned}
+# \mathrm{Var}\, g_b &= \frac1N\Big(\mathbb E[(r-b)^2|s|^2] - |\nabla J|^2\Big)
+# = \mathrm{Var}\, g_{b^*} + \frac{(b-b^*)^2\,\mathbb E|s|^2}{N}, \\
+# b^* &= \frac{\mathbb E[r|s|^2]}{\mathbb E|s|^2} = \frac{J}{J+(1-J)x} .
+# \end{aligned}
 # $$
 #
 # ```
@@ -212,7 +216,7 @@ def in_sample(groups):
 
 
 BASELINES = {
-    "none": lambda g: 0.0,
+    "zero baseline": lambda g: 0.0,
     "a constant": lambda g: 0.7,
     "leave-one-out mean": lambda g: mean_of_others(
         g.reward, np.ones_like(g.reward)
@@ -245,7 +249,7 @@ ledger.check(
             [lambda g: g.reward.mean(1, keepdims=True)]
         ),
     },
-    printed="unbiasedness (abstract)",
+    paper=("P3.unbiased", "confirmed"),
 )
 
 
@@ -280,7 +284,7 @@ ledger.check(
         "the squared gradient not subtracted": variance_error(without_signal),
         "|s| in place of |s|^2": variance_error(lengths_not_squared),
     },
-    printed="exact variance expressions (abstract)",
+    paper=("P3.variance", "confirmed"),
 )
 
 # %% [markdown]
@@ -322,7 +326,7 @@ ledger.check(
         ),
         "the mean reward": distance_to_vertex(success_rate),
     },
-    printed="the variance-optimal baseline is a gradient-weighted estimator (abstract)",
+    paper=("P3.optimal-baseline", "confirmed"),
 )
 
 # %% [markdown]
@@ -334,8 +338,11 @@ ledger.check(
 #
 # ```{math}
 # :label: eq-batch-variance
-# \mathrm{Var} = \frac{\mathrm{Var}_q(\nabla J_q)}{P}\,c + \frac{\text{mean variance within a prompt}}{P},
-# \qquad c = 1 \ \text{(prompts drawn independently)}, \quad c = \frac{M-P}{M-1}\ \text{(without replacement from } M).
+# \begin{aligned}
+# \mathrm{Var} &= \frac{\mathrm{Var}_q(\nabla J_q)}{P}\,c + \frac{\text{mean variance within a prompt}}{P}, \\
+# c &= 1 \ \text{(prompts drawn independently)}, \\
+# c &= \frac{M-P}{M-1}\ \text{(drawn without replacement from } M).
+# \end{aligned}
 # ```
 #
 # Again over all outcomes: all pairs from three prompts, all groups of two for each.
@@ -397,37 +404,46 @@ ledger.check(
         "without replacement treated as with": batch_error(1.0, 1.0),
         "prompts forgotten": batch_error(0.0, 0.0),
     },
-    printed="exact variance expressions (abstract)",
+    paper=("P3.variance", "confirmed"),
 )
 
 # %% [markdown]
 # ## 5.2 The price of the mean
 #
 # The mean reward is the baseline everybody uses.
-# Put $b = J$ and $b = 0$ into the parabola.
+# Put $b = J$ and $b = 0$ into the parabola of the second moment, which is the variance before $|\nabla J|^2$ is subtracted.
 #
-# ```{prf:theorem} The price of the mean and of nothing (5b)
+# ```{prf:theorem} The price of the mean and of the zero baseline (5b)
 # :label: thm-mean-price
-# Relative to the second moment with $b^*$, the second moment of one term is
+# For one prompt, the *price* of a baseline is the second moment of one term $(r-b)s$ over the second moment with $b^*$:
 #
 # $$
 # \text{mean: } 1 + \frac{J(1-J)(x-1)^2}{x}, \qquad
-# \text{none: } 1 + \frac{J}{(1-J)\,x} .
+# \text{zero baseline: } 1 + \frac{J}{(1-J)\,x} .
 # $$
 #
-# Hence **the mean is worse than no baseline if and only if** $x > 1 + \dfrac{1}{1-J}$.
+# Hence **the mean is worse than the zero baseline if and only if** $x > 1 + \dfrac{1}{1-J}$.
+# With $s^* = |\nabla J|^2/\mathrm{Var}$ of one response under $b^*$, a price $\rho$ is a ratio of variances of $1 + (\rho-1)(1+s^*)$.
 # ```
 #
-# The mean is optimal when right and wrong answers carry the same score energy, and nothing else helps it.
+# ```{prf:proof}
+# The prices are the parabola at $b = J$ and at $b = 0$ over its minimum.
+# A second moment is a variance plus $|\nabla J|^2$, and with $b^*$ it is $(1+s^*)$ times the variance, so the second moment is $\rho(1+s^*)$ times it, and the variance $\rho(1+s^*) - s^*$ times.
+# ```
+#
+# The mean is optimal only when right and wrong answers carry the same score energy.
 # Confident correct answers have small scores, so training itself drives $x$ up.
+#
+# Prices rank baselines as variances do, but a ratio of variances lies further from one.
+# The two agree where a single response says little about the gradient, $s^* \ll 1$; section 5.9 prints how much it says on our testbeds.
 
 # %%
 least = second_moment(best)
 mean_price = 1 + J * (1 - J) * (x - 1) ** 2 / x
-none_price = 1 + J / ((1 - J) * x)
+zero_price = 1 + J / ((1 - J) * x)
 print("mean:", sp.simplify(second_moment(J) / least - mean_price))
-print("none:", sp.simplify(second_moment(0) / least - none_price))
-boundary = sp.solve(sp.numer(sp.together(mean_price - none_price)), x)
+print("zero baseline:", sp.simplify(second_moment(0) / least - zero_price))
+boundary = sp.solve(sp.numer(sp.together(mean_price - zero_price)), x)
 print("equal at x =", [sp.factor(s) for s in boundary])
 
 # %%
@@ -454,7 +470,7 @@ def second_moments(b):
 
 
 optimum = second_moments([optimal_baseline(r) for r in many])
-with_mean, with_none = second_moments(rates), second_moments(0 * rates)
+with_mean, with_zero = second_moments(rates), second_moments(0 * rates)
 
 
 def loss_error(price):
@@ -463,7 +479,7 @@ def loss_error(price):
 
 ledger.check(
     "5-bandit-price-of-the-mean",
-    "the loss of the mean baseline is 1 + J(1-J)(x-1)^2/x (largest relative error)",
+    "the price of the mean baseline, in second moments, is 1 + J(1-J)(x-1)^2/x (largest relative error)",
     testbed="bandit",
     predicted=0.0,
     measured=loss_error(mean_baseline_loss(rates, ratio)),
@@ -472,23 +488,24 @@ ledger.check(
         "|s| in place of |s|^2": loss_error(
             mean_baseline_loss(rates, np.sqrt(ratio))
         ),
-        "the price of no baseline": loss_error(
+        "the price of the zero baseline": loss_error(
             baseline_loss(rates, ratio, 0.0)
         ),
     },
-    printed="not stated in the abstract; derived here",
 )
 
 
 # %%
 def misjudged(threshold):
-    return int(((ratio > threshold) != (with_mean > with_none)).sum())
+    return int(((ratio > threshold) != (with_mean > with_zero)).sum())
 
 
-print(f"mean worse than none in {(with_mean > with_none).mean():.0%} of them")
+print(
+    f"mean worse than the zero baseline in {(with_mean > with_zero).mean():.0%} of them"
+)
 ledger.check(
     "5-bandit-mean-worse-than-none",
-    "the mean is worse than no baseline exactly where x > 1 + 1/(1-J) (bandits misjudged)",
+    "the mean is worse than the zero baseline exactly where x > 1 + 1/(1-J) (bandits misjudged)",
     testbed="bandit",
     predicted=0,
     measured=misjudged(critical_energy_ratio(rates)),
@@ -496,7 +513,33 @@ ledger.check(
         "x > 2, whatever the success rate": misjudged(2.0),
         "x > 1 + 1/J": misjudged(1 + 1 / rates),
     },
-    printed="not stated in the abstract; derived here",
+)
+
+
+# %%
+def ratio_error(ratios_from):
+    """Largest relative error of ratios of variances, got from the prices and the SNR of one response under b*."""
+    worst = 0.0
+    for r, price in zip(many, with_mean / optimum, strict=True):
+        least = gradient_variance(r, optimal_baseline(r))
+        snr = (policy_gradient(r) ** 2).sum() / least
+        seen = gradient_variance(r, success_rate(r)) / least
+        worst = max(worst, abs(ratios_from(price, snr) / seen - 1))
+    return float(worst)
+
+
+ledger.check(
+    "5-bandit-price-as-variance",
+    "the mean's variance over that of b* is 1 + (price - 1)(1 + SNR of one response under b*) (largest relative error)",
+    testbed="bandit",
+    predicted=0.0,
+    measured=ratio_error(lambda price, snr: 1 + (price - 1) * (1 + snr)),
+    tolerance=1e-6,
+    sabotages={
+        "the price of second moments taken for it": ratio_error(
+            lambda price, snr: price
+        )
+    },
 )
 
 # %% [markdown]
@@ -504,16 +547,17 @@ ledger.check(
 #
 # ```{prf:corollary} The better of two
 # :label: cor-better-of-two
-# If wrong answers carry at least the energy of right ones, $x \ge 1$, then the better of mean and none costs at most $\dfrac{2}{2-J} < 2$ times the optimum.
+# If wrong answers carry at least the energy of right ones, $x \ge 1$, then the better of mean and zero baseline has a price of at most $\dfrac{2}{2-J} < 2$, in second moments.
+# As a ratio of variances that is $1 + \dfrac{J}{2-J}(1+s^*)$, which can exceed two.
 # ```
 #
 # ```{prf:proof}
-# For $x\ge1$ the price of the mean grows with $x$ and that of none falls.
+# For $x\ge1$ the price of the mean grows with $x$ and that of the zero baseline falls.
 # They meet at the boundary, where $1 + \frac{J}{(1-J)x} = \frac{2}{2-J}$.
 # ```
 
 # %%
-better = np.minimum(with_mean, with_none) / optimum
+better = np.minimum(with_mean, with_zero) / optimum
 wrong_heavier = ratio >= 1
 
 
@@ -521,10 +565,10 @@ def share_of_bound(price):
     return float((price * (2 - rates) / 2)[wrong_heavier].max())
 
 
-print("at the boundary:", sp.simplify(none_price.subs(x, 1 + 1 / (1 - J))))
+print("at the boundary:", sp.simplify(zero_price.subs(x, 1 + 1 / (1 - J))))
 ledger.check(
     "5-bandit-better-of-two",
-    "where x is at least 1, the better of mean and none costs at most 2/(2-J) times the optimum (largest share of the bound)",
+    "where x is at least 1, the better of mean and zero baseline has at most 2/(2-J) times the least second moment (largest share of the bound)",
     testbed="bandit",
     predicted=1.0,
     relation="at most",
@@ -532,13 +576,12 @@ ledger.check(
     tolerance=1e-9,
     sabotages={
         "always the mean": share_of_bound(with_mean / optimum),
-        "always none": share_of_bound(with_none / optimum),
+        "always the zero baseline": share_of_bound(with_zero / optimum),
     },
-    printed="not stated in the abstract; derived here",
 )
 
 # %% [markdown]
-# ### Success near one: the entropy of correct answers decides
+# ### Success near one: collisions of correct answers decide
 #
 # Let each response have a parameter of its own (a tabular softmax), and let success tend to one.
 # Write $\kappa = \sum_o p(o \mid \text{correct})^2$, the probability that two correct answers coincide: $1/\kappa$ is their effective number.
@@ -556,7 +599,7 @@ ledger.check(
 # ```
 #
 # $m$ equally likely correct answers have $\kappa = 1/m$, so the price is about $1 + 4(1-J)/(m^2-1)$.
-# In between, the mean is worse than nothing when $1-\kappa$ falls below about $2(1-J)$: *when correct answers are less diverse than failures are frequent*.
+# In between, the mean is worse than the zero baseline when $1-\kappa$ falls below about $2(1-J)$: *when correct answers are less diverse than failures are frequent*.
 
 # %%
 F, w, m = sp.symbols("F w m", positive=True)  # F is the failure rate 1 - J
@@ -606,8 +649,45 @@ ledger.check(
             lambda k: 2 * k / (k + 1), lambda k: 2 * k / (k + 1)
         ),
     },
-    printed="not stated in the abstract; derived here",
 )
+
+# %% [markdown]
+# In this limit one response tells a lot about the gradient, so the prices are not ratios of variances.
+# With one correct answer the zero baseline is then the better of the two, its price tends to one, and its variance to $\dfrac{2w}{w-1}$ times the least.
+
+
+# %%
+def variance_over_least(b, wrong_count):
+    """Variance with a baseline over that with b*, one correct answer and equally likely wrong ones."""
+    e_plus, e_minus = tabular_energies(1, wrong_count)
+    signal = ((1 - F) * F) ** 2 * (1 + 1 / sp.sympify(wrong_count))
+    own = (1 - F) * e_plus + F * e_minus
+    least = (1 - F) * e_plus * F * e_minus / own
+    second = (1 - F) * (1 - b) ** 2 * e_plus + F * b**2 * e_minus
+    return sp.simplify((second - signal) / (least - signal))
+
+
+print(
+    "variance of the zero baseline over the least, J to 1:",
+    sp.factor(sp.limit(variance_over_least(0, w), F, 0)),
+)
+print("wrong answers, J: price and ratio of variances, zero baseline and mean")
+for wrong_count, failure in itertools.product((2, 3, 7), (0.1, 0.001)):
+    e_plus, e_minus = (
+        float(e.subs(F, failure)) for e in tabular_energies(1, wrong_count)
+    )
+    ratio_here = e_minus / e_plus
+    prices_here = (
+        baseline_loss(1 - failure, ratio_here, 0.0),
+        mean_baseline_loss(1 - failure, ratio_here),
+    )
+    ratios_here = [
+        float(variance_over_least(b, wrong_count).subs(F, failure))
+        for b in (0, 1 - F)
+    ]
+    print(
+        f"  {wrong_count} wrong, J = {1 - failure:.3f}:  zero {prices_here[0]:.3f} and {ratios_here[0]:.2f};  mean {prices_here[1]:.1f} and {ratios_here[1]:.3g}"
+    )
 
 # %% [markdown]
 # Unequal correct answers: random distributions over four correct and three wrong responses, very close to success one.
@@ -646,7 +726,6 @@ ledger.check(
             lambda law: 1 / len(law)
         ),
     },
-    printed="not stated in the abstract; derived here",
 )
 
 # %% tags=["hide-input"]
@@ -690,13 +769,13 @@ axes[1].set(
     xscale="log",
     yscale="log",
     xlabel=r"$(1-\kappa)/(1-J)$: diversity over failure",
-    ylabel="second moment, mean over none",
+    ylabel="second moment, mean over zero",
 )
 axes[1].legend(fontsize="small")
 figures.show(
     fig,
     "Left: price of the mean baseline against the failure rate; with one correct answer it grows as one over the "
-    "failure rate, with two or four it stays near one. Right: mean over no baseline against the diversity of correct "
+    "failure rate, with two or four it stays near one. Right: mean over zero baseline against the diversity of correct "
     "answers in units of the failure rate; the curves cross one near two.",
 )
 
@@ -714,8 +793,10 @@ figures.show(
 # The estimate $\frac1G\sum_i (r_i - \bar r_{-i})s_i$ has variance
 #
 # $$
-# \frac1G\Big(\mathbb E[(r-J)^2|s|^2] + \frac{J(1-J)}{G-1}\,\mathbb E|s|^2\Big)
-# - \Big(1 - \big(1-\tfrac1G\big)\big(1+\tfrac1{(G-1)^2}\big)\Big)|\nabla J|^2 .
+# \begin{aligned}
+# &\frac1G\Big(\mathbb E[(r-J)^2|s|^2] + \frac{J(1-J)}{G-1}\,\mathbb E|s|^2\Big) \\
+# &\quad - \Big(1 - \big(1-\tfrac1G\big)\big(1+\tfrac1{(G-1)^2}\big)\Big)|\nabla J|^2 .
+# \end{aligned}
 # $$
 #
 # The second moment of one term, relative to $b^*$, is the price of the mean plus $\dfrac{(J+(1-J)x)^2}{(G-1)\,x}$.
@@ -726,7 +807,7 @@ figures.show(
 # In the product of the terms of $i \ne j$ only parts that contain a reward of $i$ and one of $j$ survive, because $\mathbb E[s]=0$: these are $r_ir_j$ from the two rewards and $r_jr_i/(G-1)^2$ from the two baselines.
 # ```
 #
-# So the mean of a small group can be worse than nothing also where success is *rare*: for $J \to 0$ the extra is $x/(G-1)$, and no baseline is optimal there.
+# So the mean of a small group can be worse than the zero baseline also where success is *rare*: for $J \to 0$ the extra is $x/(G-1)$, and the zero baseline is optimal there.
 
 
 # %%
@@ -762,7 +843,7 @@ ledger.check(
             )
         ),
     },
-    printed="exact variance expressions (abstract)",
+    paper=("P3.variance", "confirmed"),
 )
 
 # %% [markdown]
@@ -774,7 +855,7 @@ ledger.check(
 # :label: prop-loo
 # Whenever the other rewards agree, the leave-one-out estimate is their common value, whatever the energies.
 # With groups of two it is therefore RLOO, and both are GRPO (population standard deviation, no epsilon).
-# The others agree with probability $J^{G-1}+(1-J)^{G-1}$ and more: near $J = 0$ and $J = 1$ always, which is where the mean can be at its worst.
+# The others agree with probability $J^{G-1}+(1-J)^{G-1}$, which tends to one as $J$ tends to zero or to one, where the mean can be at its worst.
 # ```
 
 
@@ -799,7 +880,6 @@ ledger.check(
     measured=largest_difference(2),
     tolerance=1e-9,
     sabotages={"groups of three": largest_difference(3)},
-    printed="not stated in the abstract; derived here",
 )
 
 
@@ -831,7 +911,6 @@ ledger.check(
             )
         )
     },
-    printed="not stated in the abstract; derived here",
 )
 
 # %% [markdown]
@@ -843,7 +922,7 @@ ledger.check(
 # - **lagged**: from past batches, older ones counted less.
 #
 # Both ask for $|s_i|^2$ of single responses.
-# A third form does without.
+# A third form needs no norm of a single response.
 #
 # ```{prf:proposition} Two gradients
 # :label: prop-two-gradients
@@ -894,7 +973,6 @@ ledger.check(
             lambda c, w: c * (c + w), lambda c, w: c**2 + w**2
         ),
     },
-    printed="not stated in the abstract; derived here",
 )
 
 # %% [markdown]
@@ -933,7 +1011,7 @@ def exact_variances(correct, wrong, failure, size=4):
         return stats.binom.pmf(count, others, J) @ spread
 
     return {
-        "none": gradient_variance(r, 0.0, size),
+        "zero baseline": gradient_variance(r, 0.0, size),
         "leave-one-out mean": of_group(group_advantages(pattern, "rloo")),
         "leave-one-out b*": of_group(pattern - mean_of_others(pattern, energy)),
         "pooled b*": of_independent(28),
@@ -975,15 +1053,15 @@ figures.show(
     fig,
     "Exact variance of the group gradient under five baselines over that of the optimum, against the log-odds of "
     "success. With one correct response both leave-one-out baselines rise steeply as success nears one, the pooled "
-    "estimate later and the lagged one later still, and no baseline stays low; with three correct ones no baseline "
-    "rises and the others stay low.",
+    "estimate later and the lagged one later still, and the zero baseline stays low; with three correct ones the zero "
+    "baseline rises and the others stay low.",
 )
 
 # %% [markdown]
 # With one correct answer the leave-one-out estimate of $b^*$ follows the mean up the same slope.
-# An estimate from $n$ other responses does so too, later: until a failure is among them it says what they say, so it needs $n(1-J)$ well above one.
+# An estimate from $n$ other responses does so too, later: as long as no failure is among them it is one, like their mean, so it needs $n(1-J)$ well above one.
 # Pooling over one batch is therefore not enough near $J=1$; the memory of past batches is.
-# With three correct answers the order reverses: subtracting nothing is the expensive choice.
+# With three correct answers the order reverses, and the zero baseline is the expensive choice.
 
 
 # %%
@@ -1018,11 +1096,54 @@ ledger.check(
     sabotages={
         "b* estimated leave-one-out": repaired("leave-one-out b*", 0.02)
     },
-    outcome="holds-with-limits",
-    printed="not stated in the abstract; derived here",
 )
 
 # %% [markdown]
+# ### One number for all prompts
+#
+# Everything so far is about one prompt, with a $b^*$ of its own.
+# A lagged estimate is *one number for all prompts*, because a prompt rarely comes back soon enough to have a memory of its own.
+# What does that cost when prompts differ in difficulty?
+# Below are thirteen tabular prompts with log-odds of success from $-3$ to $3$, groups of four, and the exact variance summed over the prompts.
+
+
+# %%
+def one_number_prices(correct, size=4):
+    """Variance summed over prompts of many difficulties, over that with a b* of their own, and the one best number."""
+    prompts = [
+        tabular(
+            np.full(correct, 1 / correct),
+            np.full(8 - correct, 1 / (8 - correct)),
+            failure,
+        )
+        for failure in expit(-np.linspace(-3, 3, 13))
+    ]
+    energy = [r.prob * (r.score**2).sum(1) for r in prompts]
+    one = sum(e @ r.reward for e, r in zip(energy, prompts, strict=True))
+    one = one / sum(e.sum() for e in energy)
+    least = sum(
+        gradient_variance(r, optimal_baseline(r), size) for r in prompts
+    )
+    totals = {
+        "one b* for all": sum(gradient_variance(r, one, size) for r in prompts),
+        "zero baseline": sum(gradient_variance(r, 0.0, size) for r in prompts),
+        "RLOO": sum(leave_one_out_variance(r, size) for r in prompts),
+        "known means": sum(
+            gradient_variance(r, success_rate(r), size) for r in prompts
+        ),
+    }
+    return {name: total / least for name, total in totals.items()}
+
+
+print("variance over that with a b* for every prompt")
+for correct in (1, 3):
+    columns = [f"{k} {v:.2f}" for k, v in one_number_prices(correct).items()]
+    print(f"  {correct} of 8 correct: " + ", ".join(columns))
+
+# %% [markdown]
+# With one correct answer one number is almost as good as one for each prompt.
+# With three of eight it costs more than the leave-one-out mean, which follows the difficulty of its prompt.
+#
 # ## 5.4 The learning rate that noise allows
 #
 # Let $J$ be $L$-smooth and let a step be $\eta g$ with $\mathbb E[g] = \nabla J$, and write $\mathrm{SNR} = |\nabla J|^2/\mathrm{Var}\,g$.
@@ -1055,7 +1176,7 @@ print(
 )
 
 # %% [markdown]
-# A log-linear policy is $L$-smooth with $L = \mathrm{diam}^2/4$ (chapter 4).
+# A log-linear policy is $L$-smooth with $L = \frac{\sqrt3}{18}\,\mathrm{diam}^2$, the largest curvature of success at any success rate (chapter 4), and no smaller $L$ serves all of them.
 # We take that $L$, step from every group of three responses, and average the exact gain over all of them.
 
 # %%
@@ -1071,24 +1192,22 @@ def expected_gain_over_promise(promise, stretch=1.0, size=3, b=0.4):
         estimate = ((groups.reward - b)[..., None] * groups.score).mean(1)
         signal = (policy_gradient(r) ** 2).sum()
         snr = signal / gradient_variance(r, b, size)
-        smoothness = curvature_bound(
-            0.5, bandit.feature_diameter(policy.features[0])
-        )
-        rate = stretch * snr_learning_rate(snr, smoothness)
+        L = float(smoothness(bandit.feature_diameter(policy.features[0])))
+        rate = stretch * snr_learning_rate(snr, L)
         odds, _ = bandit.log_odds_and_gap(
             policy.theta + rate * estimate, policy.features[0], policy.reward[0]
         )
         gain = groups.prob @ expit(odds) - success_rate(r)
-        ratios.append(gain / promise(signal, snr, smoothness))
+        ratios.append(gain / promise(signal, snr, L))
     return np.array(ratios)
 
 
-def promised(signal, snr, smoothness):
-    return signal / (2 * smoothness) * snr / (1 + snr)
+def promised(signal, snr, L):
+    return signal / (2 * L) * snr / (1 + snr)
 
 
-def noiseless(signal, snr, smoothness):
-    return signal / (2 * smoothness)
+def noiseless(signal, snr, L):
+    return signal / (2 * L)
 
 
 kept = expected_gain_over_promise(promised)
@@ -1111,11 +1230,13 @@ ledger.check(
             promised, -1.0
         ).min(),
     },
-    printed="an optimization-loss upper bound and a learning rate governed by the SNR (abstract)",
+    paper=("P3.snr-rate", "confirmed"),
 )
 
 # %% [markdown]
-# The guarantee holds and leaves much on the table: the real curvature along a step is far below $L$.
+# The guarantee holds.
+# Without any curvature the ratio would be two, because the promise gives half of the first-order gain away.
+# The printed median is close to that, so the recommended step is too short to feel the curvature along it: $L$ is the largest curvature anywhere and in any direction.
 #
 # ### Estimating the SNR
 #
@@ -1184,7 +1305,6 @@ ledger.check(
             under_own, 1.0
         ),
     },
-    printed="a learning rate governed by the SNR of gradients (abstract)",
 )
 
 # %%
@@ -1223,7 +1343,6 @@ ledger.check(
     measured=prompt_error(1 / 4),
     tolerance=1e-9,
     sabotages={"without replacement called unbiased": prompt_error(0.0)},
-    printed="a learning rate governed by the SNR of gradients (abstract)",
 )
 
 # %% [markdown]
@@ -1243,7 +1362,7 @@ def snr_at(failure, correct, kind, wrong=3):
     e_plus, e_minus = 1 - 2 * J / correct + total, 1 - 2 * F / wrong + total
     b = {
         "mean": J,
-        "none": mp.mpf(0),
+        "zero baseline": mp.mpf(0),
         "b*": J * e_plus / (J * e_plus + F * e_minus),
     }[kind]
     signal = (J * F) ** 2 * (mp.mpf(1) / correct + mp.mpf(1) / wrong)
@@ -1256,12 +1375,12 @@ def exponent(correct, kind):
 
 
 EXPONENTS = {
-    (1, "mean"): 1, (1, "none"): -1, (1, "b*"): -1,
-    (3, "mean"): 1, (3, "none"): 2, (3, "b*"): 1,
+    (1, "mean"): 1, (1, "zero baseline"): -1, (1, "b*"): -1,
+    (3, "mean"): 1, (3, "zero baseline"): 2, (3, "b*"): 1,
 }  # fmt: skip
 measured_exponents = {key: exponent(*key) for key in EXPONENTS}
 for (correct, kind), value in measured_exponents.items():
-    print(f"{correct} correct, {kind:4}: SNR ~ (1-J)^{value:.2f}")
+    print(f"{correct} correct, {kind:13}: SNR ~ (1-J)^{value:.2f}")
 
 
 def exponent_error(expected):
@@ -1272,7 +1391,7 @@ def exponent_error(expected):
 
 ledger.check(
     "5-bandit-snr-near-one",
-    "exponent of 1-J in the SNR: one correct answer +1 with the mean, -1 without and with b*; several +1, +2, +1 (largest error)",
+    "exponent of 1-J in the SNR: one correct answer +1 with the mean, -1 with zero and with b*; several +1, +2, +1 (largest error)",
     testbed="bandit",
     predicted=0.0,
     measured=exponent_error(EXPONENTS),
@@ -1282,10 +1401,9 @@ ledger.check(
             dict.fromkeys(EXPONENTS, 1)
         ),
         "one correct answer like several": exponent_error(
-            EXPONENTS | {(1, "b*"): 1, (1, "none"): 2}
+            EXPONENTS | {(1, "b*"): 1, (1, "zero baseline"): 2}
         ),
     },
-    printed="not stated in the abstract; derived here",
 )
 
 # %% [markdown]
@@ -1341,7 +1459,6 @@ ledger.check(
     measured=length_error(lambda b: b),
     tolerance=1e-9,
     sabotages={"the baseline said not to matter": length_error(lambda b: 0.0)},
-    printed="not stated in the abstract; derived here",
 )
 
 # %% [markdown]
@@ -1353,6 +1470,7 @@ ledger.check(
 # Each step draws eight prompts and four responses to each.
 #
 # Every method gets the same samples per step, its own learning rate, tuned by mean final success on tuning seeds, and is then run on fresh seeds.
+# A rate counts as tuned only if it has worse ones on both sides: a method whose best rate sits at an edge of its grid is named below the table.
 # Each seed has its own features and teacher, so that the intervals cover instances too.
 # Seeds are paired: all methods see the same instances and the same random numbers.
 
@@ -1411,11 +1529,12 @@ def sample(p, reward, noise):
 
 # %% [markdown]
 # The methods, as functions that turn a batch into advantages.
-# `lagged` remembers past batches with a decay of $0.9$, from score norms or from two gradients a batch; the sign-flipped baseline is a sabotage.
+# `lagged` remembers past batches with a decay of $0.9$, from score norms or from two gradients a batch.
+# Two are broken on purpose: the *lagged mean* remembers rewards without the weights $|s|^2$, and the *flipped* baseline is the lagged $b^*$ with the wrong sign.
 
 # %%
 ADVANTAGES = {
-    "none": lambda b: b.reward,
+    "zero baseline": lambda b: b.reward,
     "group mean": lambda b: group_advantages(b.reward, "dr_grpo"),
     "RLOO": lambda b: group_advantages(b.reward, "rloo"),
     "GRPO": lambda b: group_advantages(b.reward, "grpo"),
@@ -1426,6 +1545,7 @@ ADVANTAGES = {
     "lagged b*": lambda b: b.reward - b.lagged,
     "leave-one-out b*": lambda b: b.reward - mean_of_others(b.reward, b.energy),
     "lagged, two gradients": lambda b: b.reward - b.two_gradients,
+    "lagged mean": lambda b: b.reward - b.lagged_mean,
     "flipped": lambda b: b.reward + b.lagged,
 }
 
@@ -1466,7 +1586,7 @@ def train_bandits(worlds, advantage, learning_rates, schedule="constant"):
     """Exact final success, mean over all prompts, of every run [R]."""
     theta = np.zeros((len(worlds.features), DIMENSION))
     lagged, running = LaggedBaseline(decay=0.9), RunningSnr(decay=0.9)
-    two_gradients = LaggedBaseline(decay=0.9)
+    two_gradients, plain = LaggedBaseline(decay=0.9), LaggedBaseline(decay=0.9)
     rows = np.arange(len(theta))[:, None]
     for step in range(bandit_steps):
         p = population(
@@ -1476,8 +1596,10 @@ def train_bandits(worlds, advantage, learning_rates, schedule="constant"):
         batch.population = p
         batch.lagged = per_run(lagged.value, theta)
         batch.two_gradients = per_run(two_gradients.value, theta)
+        batch.lagged_mean = per_run(plain.value, theta)
         weights = ADVANTAGES[advantage](batch)
         lagged.update(batch.reward, batch.energy)
+        plain.update(batch.reward, np.ones_like(batch.energy))
         correct, both = sums(batch)
         two_gradients.count((correct * both).sum(-1), (both**2).sum(-1))
         gradients = np.einsum("rpg,rpgd->rpd", weights, batch.score) / GROUP
@@ -1503,7 +1625,7 @@ METHODS = {
 
 
 def tuned(method, correct, grid):
-    """Final success on fresh seeds [R] at the learning rate that is best on the tuning seeds, and that rate."""
+    """Final success on fresh seeds [R] at the rate that is best on the tuning seeds, that rate, and the grid."""
     advantage, schedule = METHODS[method]
     grid = grid * (1.0 if schedule == "constant" else 4.0)
     own = np.repeat(np.arange(1000, 1000 + bandit_tuning)[None], len(grid), 0)
@@ -1513,13 +1635,14 @@ def tuned(method, correct, grid):
     )
     rate = grid[found.reshape(own.shape).mean(1).argmax()]
     fresh = draw_worlds(range(bandit_seeds), correct)
-    return train_bandits(
+    final = train_bandits(
         fresh, advantage, np.full(bandit_seeds, rate), schedule
-    ), rate
+    )
+    return final, rate, grid
 
 
 # %%
-GRID = np.geomspace(0.5, 32, bandit_rates)
+GRID = np.geomspace(0.25, 64, bandit_rates)
 bandit_runs = {
     (method, correct): tuned(method, correct, GRID)
     for correct in (1, 3)
@@ -1527,34 +1650,53 @@ bandit_runs = {
 }
 
 
-def gain_over(runs, method, reference, correct):
-    """Paired gain in final success over another method: mean, and half-widths' end points at 99 per cent one-sided."""
-    difference = runs[method, correct][0] - runs[reference, correct][0]
-    half = stats.t.ppf(0.99, len(difference) - 1) * stats.sem(difference)
-    return difference.mean(), difference.mean() - half, difference.mean() + half
+MISS = 0.01  # probability that an interval misses, on either side
+
+
+def gain_over(runs, method, reference, setting):
+    """Median paired gain in final success over another method, and its exact interval, from order statistics."""
+    difference = runs[method, setting][0] - runs[reference, setting][0]
+    low, high = quantile_interval(difference, 0.5, 2 * MISS)
+    return np.median(difference), max(low, -1.0), min(high, 1.0)
+
+
+def at_an_edge(runs):
+    """Methods whose best rate has no worse one on both sides, so that they are not tuned."""
+    named = {
+        method
+        for (method, _), (_, rate, grid) in runs.items()
+        if not min(grid) < rate < max(grid)
+    }
+    return ", ".join(sorted(named)) or "no method"
+
+
+def table_of_gains(runs, methods, setting):
+    for method in methods:
+        final, rate, _ = runs[method, setting]
+        median, low, high = gain_over(runs, method, "RLOO", setting)
+        difference = final - runs["RLOO", setting][0]
+        print(
+            f"  {method:27} rate {rate:5.1f}  mean {final.mean():.3f}  least {final.min():.2f}  gain: mean {difference.mean():+.3f}, median {median:+.3f} [{low:+.3f}, {high:+.3f}], won {(difference > 0).sum()} of {len(final)}"
+        )
 
 
 # %% tags=["nbval-ignore-output"]
 print(
-    f"final success, {bandit_seeds} fresh seeds; gain over RLOO with its 98% interval"
+    f"final success, {bandit_seeds} fresh seeds; paired gain over RLOO, the median with its exact 98% interval"
 )
 for correct in (1, 3):
     print(f"{correct} of {ARMS} responses correct")
-    for method in METHODS:
-        final, rate = bandit_runs[method, correct]
-        mean, low, high = gain_over(bandit_runs, method, "RLOO", correct)
-        print(
-            f"  {method:27} rate {rate:5.1f}  {final.mean():.3f}  {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-        )
+    table_of_gains(bandit_runs, METHODS, correct)
+print("not tuned, best at an edge of its grid:", at_an_edge(bandit_runs))
 
 # %% tags=["hide-input"]
 fig, axes = figures.panels(columns=2, height=4.4, sharey=True)
-shown = [name for name in METHODS if name not in ("RLOO", "flipped")]
+shown = [name for name in METHODS if name != "RLOO"]
 for ax, correct in zip(axes, (1, 3), strict=True):
     base = bandit_runs["RLOO", correct][0]
     for place, method in enumerate(reversed(shown)):
         difference = bandit_runs[method, correct][0] - base
-        mean, low, high = gain_over(bandit_runs, method, "RLOO", correct)
+        _, low, high = gain_over(bandit_runs, method, "RLOO", correct)
         ax.scatter(
             difference,
             place + np.linspace(-0.25, 0.25, len(difference)),
@@ -1575,111 +1717,160 @@ for ax, correct in zip(axes, (1, 3), strict=True):
 axes[1].set_ylabel("method")
 figures.show(
     fig,
-    "Final success minus that of RLOO for every method and seed, with intervals of the mean. With one correct response "
-    "no baseline, exact and lagged b* gain; leave-one-out b* does not; estimated SNR schedules lose. With three correct "
-    "ones no baseline loses and most others tie.",
+    "Final success minus that of RLOO for every method and seed, with intervals of the median. With one correct response "
+    "the zero baseline, exact b* and lagged b* gain alike, and the sign-flipped baseline gains a little; leave-one-out b* "
+    "and the lagged mean do not; estimated SNR schedules lose. With three correct ones the zero and the flipped baseline "
+    "and all SNR schedules lose, and most others tie.",
 )
 
 # %% tags=["nbval-ignore-output"]
+PAIRED = {
+    "n": bandit_seeds,
+    "unit": "paired runs",
+    "seeds": range(bandit_seeds),
+}
+
 ledger.check(
     "5-bandit-training-lagged",
-    "one correct response: b* from past batches gains over RLOO at equal samples (lower end of the mean paired gain in final success)",
+    "one correct response: b* from past batches gains over RLOO at equal samples (lower end of the median paired gain in final success)",
     testbed="bandit",
     kind="training",
     predicted=0.0,
     relation="at least",
     measured=gain_over(bandit_runs, "lagged b*", "RLOO", 1)[1],
+    false_alarm=MISS,
     sabotages={
         "b* estimated leave-one-out in the group": gain_over(
             bandit_runs, "leave-one-out b*", "RLOO", 1
         )[1],
-        "sign of the baseline flipped, three correct": gain_over(
-            bandit_runs, "flipped", "RLOO", 3
+        "rewards not weighted with |s|^2: the mean of past batches": gain_over(
+            bandit_runs, "lagged mean", "RLOO", 1
         )[1],
     },
-    seeds=range(bandit_seeds),
-    printed="naturally enhancing stability beyond existing methods (abstract)",
+    paper=("P3.baseline-stability", "limited"),
+    **PAIRED,
+)
+
+# %% [markdown]
+# What this gain does *not* show is that the value of $b^*$ matters much.
+# With one correct answer $b^*$ tends to zero as success nears one, so the zero baseline is close to it and gains as much.
+# Even the flipped baseline gains a little over RLOO, because $-b^*$ is then near zero as well.
+# The gain is that of not subtracting the mean, and what tells $b^*$ from zero is the other task, with three correct answers, where zero is wrong.
+
+
+# %% tags=["nbval-ignore-output"]
+MARGIN = 0.02  # a difference in final success that we call small
+
+
+def apart(method, reference, correct):
+    """How far apart two methods may be: the larger end, in size, of the interval of the median paired difference."""
+    return max(
+        abs(end)
+        for end in gain_over(bandit_runs, method, reference, correct)[1:]
+    )
+
+
+ledger.check(
+    "5-bandit-training-zero-as-good",
+    "one correct response: zero baseline and b* from past batches end within .02 of each other (larger end of the median paired difference)",
+    testbed="bandit",
+    kind="training",
+    predicted=MARGIN,
+    relation="at most",
+    measured=apart("lagged b*", "zero baseline", 1),
+    false_alarm=2 * MISS,
+    sabotages={
+        "RLOO in place of the zero baseline": apart("lagged b*", "RLOO", 1)
+    },
+    **PAIRED,
 )
 
 
 # %% tags=["nbval-ignore-output"]
 def reversal(few, several):
-    """Lower ends of the gain of no baseline with few correct responses and of its loss with several: the smaller."""
+    """Lower ends of the gain of the zero baseline with few correct responses and of its loss with several: the smaller."""
     return min(
-        gain_over(bandit_runs, "none", "RLOO", few)[1],
-        gain_over(bandit_runs, "RLOO", "none", several)[1],
+        gain_over(bandit_runs, "zero baseline", "RLOO", few)[1],
+        gain_over(bandit_runs, "RLOO", "zero baseline", several)[1],
     )
 
 
 ledger.check(
     "5-bandit-training-reversal",
-    "no baseline beats RLOO with one correct response and loses to it with three of eight (smaller of the two lower ends)",
+    "the zero baseline beats RLOO with one correct response and loses to it with three of eight (smaller of the two lower ends)",
     testbed="bandit",
     kind="training",
     predicted=0.0,
     relation="at least",
     measured=reversal(1, 3),
+    false_alarm=2 * MISS,
     sabotages={"one and three exchanged": reversal(3, 1)},
-    seeds=range(bandit_seeds),
-    printed="not stated in the abstract; derived here",
+    **PAIRED,
 )
 
+
 # %% tags=["nbval-ignore-output"]
+def schedule_gain(schedule, names):
+    """Larger of the upper ends of the gain of an SNR schedule over a constant rate, with one correct response."""
+    return max(
+        gain_over(bandit_runs, f"{name}, {schedule} SNR", name, 1)[2]
+        for name in names
+    )
+
+
 ledger.check(
     "5-bandit-training-snr-rate",
-    "one correct response: an SNR rate estimated from the batch gains over a tuned constant rate, for RLOO or for lagged b* (larger of the upper ends)",
+    "one correct response: an SNR rate estimated from batches of eight prompts ends below a tuned constant rate, for RLOO and for lagged b* (larger of the upper ends of the median paired gain)",
     testbed="bandit",
     kind="training",
     predicted=0.0,
     relation="at most",
-    measured=max(
-        gain_over(bandit_runs, f"{name}, estimated SNR", name, 1)[2]
-        for name in ("RLOO", "lagged b*")
-    ),
+    measured=schedule_gain("estimated", ("RLOO", "lagged b*")),
+    false_alarm=2 * MISS,
     sabotages={
-        "lagged b* at a constant rate in its place": gain_over(
-            bandit_runs, "lagged b*", "RLOO", 1
-        )[2]
+        "the exact SNR in place of the estimate": schedule_gain(
+            "oracle", ("RLOO", "exact b*")
+        )
     },
-    outcome="contradicted",
-    seeds=range(bandit_seeds),
-    printed="an adaptive learning-rate schedule governed by the SNR, with consistent gains (abstract)",
+    paper=("P3.consistent-gains", "not-reproduced"),
+    **PAIRED,
 )
 
 # %% tags=["nbval-ignore-output"]
 ledger.check(
     "5-bandit-training-oblr-po",
-    "one correct response: the standard reading of OBLR-PO gains over tuned RLOO (upper end of the mean paired gain)",
+    "one correct response: the standard reading of OBLR-PO ends below tuned RLOO (upper end of the median paired gain)",
     testbed="bandit",
     kind="training",
     predicted=0.0,
     relation="at most",
     measured=gain_over(bandit_runs, "OBLR-PO (standard reading)", "RLOO", 1)[2],
+    false_alarm=MISS,
     sabotages={
-        "lagged b* at a constant rate in its place": gain_over(
-            bandit_runs, "lagged b*", "RLOO", 1
+        "exact b* and exact SNR in place of the estimates": gain_over(
+            bandit_runs, "exact b*, oracle SNR", "RLOO", 1
         )[2]
     },
-    outcome="contradicted",
-    seeds=range(bandit_seeds),
-    printed="consistent gains over existing policy optimization methods, on language models of 4B and 8B (abstract)",
+    paper=("P3.consistent-gains", "not-reproduced"),
+    **PAIRED,
 )
 
 # %% [markdown]
 # Three things to take from the table.
 #
-# - With one correct answer whatever avoids the mean gains: no baseline, exact $b^*$, and $b^*$ from past batches, from two gradients as well as from norms. With three correct answers there is next to nothing to gain over the mean, and no baseline loses.
+# - With one correct answer the methods that avoid the mean gain most: the zero baseline, exact $b^*$, and $b^*$ from past batches, from two gradients as well as from norms. With three correct answers there is next to nothing to gain over the mean, and the zero baseline loses.
 # - The estimate inside the group does not gain: groups of four near $J = 1$ rarely disagree ({prf:ref}`prop-loo`).
-# - The SNR rate with the exact ratio makes little difference with one correct answer and loses with three. Estimated from eight prompts it loses: estimates of the signal are often near zero although the signal is not, and the run stalls.
+# - The SNR rate is limited by its estimate. With the exact ratio it does no harm with one correct answer, where for RLOO the median gain is above zero, and it loses a little with three. Estimated from eight prompts it loses: estimates of the signal are often near zero although the signal is not, and the run stalls. That is a statement about estimates from eight prompts, not about the schedule of P3 at its own scale.
 #
 # The size of a gain depends on the instance as much as on the method.
 # That is why every seed here has its own features: intervals over seeds of one instance are too narrow.
+# The tuned rate of a method is one number that all its runs share, and no interval here has the chance in it.
 #
 # ## 5.7 On a transformer
 #
 # The chain transformer of chapter 1 with four steps over $S_3$ has 1,296 responses to a prompt, and all of them are enumerated.
 # One chain of right steps dominates as it learns, so it is a policy with few ways to be right.
-# First the exact prices along a training run.
+# First the exact prices along one training run.
 
 # %%
 words = transformer.draw_problems(symmetric_group(3), (4,), 8, seed, names=8)
@@ -1730,7 +1921,7 @@ def chains(theta, noise):
 # %%
 TRANSFORMER_METHODS = (
     "RLOO",
-    "none",
+    "zero baseline",
     "GRPO",
     "lagged b*",
     "leave-one-out b*",
@@ -1740,13 +1931,14 @@ TRANSFORMER_METHODS = (
 
 
 def train_chains(method, learning_rates, seeds, keep=()):
+    """Exact final success of every run, and all parameters [R, d] at the steps to keep and at the end."""
     theta = np.tile(start.numpy(), (len(seeds), 1))
     noises = [np.random.default_rng([seed, 7, one]) for one in seeds]
     lagged, kept = LaggedBaseline(decay=0.9), []
     shape = (len(words), GROUP, 4)
     for step in range(transformer_steps):
         if step in keep:
-            kept.append(theta[0].copy())
+            kept.append(theta.copy())
         batch = chains(theta, np.stack([own.random(shape) for own in noises]))
         batch.lagged = per_run(lagged.value, theta)
         weights = ADVANTAGES[method](batch)
@@ -1757,15 +1949,21 @@ def train_chains(method, learning_rates, seeds, keep=()):
         theta = theta + learning_rates[:, None] * gradient
     with torch.no_grad():
         final = network.success(torch.tensor(theta), words).mean(-1).numpy()
-    return final, [*kept, theta[0]]
+    return final, [*kept, theta]
 
 
 points = [0, transformer_steps // 4, transformer_steps // 2]
-_, snapshots = train_chains("lagged b*", np.full(1, 8.0), [500], keep=points)
-networks = [
-    transformer.TransformerTestbed(network, words, torch.tensor(theta))
-    for theta in snapshots
-]
+EXAMPLES = range(500, 506)
+_, snapshots = train_chains(
+    "lagged b*", np.full(len(EXAMPLES), 8.0), EXAMPLES, keep=points
+)
+
+
+def network_at(theta):
+    return transformer.TransformerTestbed(network, words, torch.tensor(theta))
+
+
+networks = [network_at(theta[0]) for theta in snapshots]
 chain_populations = [
     [testbed.enumerate(q) for q in range(4)] for testbed in networks
 ]
@@ -1797,13 +1995,13 @@ ledger.check(
             exact_gradients, first_prompts, looks_at_the_response
         )
     },
-    printed="unbiasedness (abstract)",
+    paper=("P3.unbiased", "confirmed"),
 )
 
 
 # %% tags=["nbval-ignore-output"]
 def prices(r, size=4):
-    """Variance of a group of four over that with b*: the mean if it were known, RLOO, none."""
+    """Variance of a group of four over that with b*: the mean if it were known, RLOO, zero baseline."""
     least = gradient_variance(r, optimal_baseline(r), size)
     return (
         gradient_variance(r, success_rate(r), size) / least,
@@ -1813,7 +2011,7 @@ def prices(r, size=4):
 
 
 print(
-    "success   known mean    RLOO    none   (variance over that of b*, mean over prompts)"
+    "success   known mean    RLOO    zero   (variance over that of b*, mean over prompts)"
 )
 for rows in chain_populations:
     success = np.mean([success_rate(r) for r in rows])
@@ -1848,32 +2046,35 @@ ledger.check(
     measured=price_error(everything),
     tolerance=1e-9,
     sabotages={"|s| in place of |s|^2": price_error(everything, np.sqrt)},
-    printed="not stated in the abstract; derived here",
 )
 
 
 # %% tags=["nbval-ignore-output"]
-def least_mean_over_none(populations):
+def least_mean_over_zero(thetas):
+    """Least variance of the mean over that of the zero baseline, over runs and four prompts of each."""
     return min(
         gradient_variance(r, success_rate(r)) / gradient_variance(r, 0.0)
-        for r in populations
+        for theta in thetas
+        for r in map(network_at(theta).enumerate, range(4))
     )
 
 
 ledger.check(
     "5-transformer-mean-worse-than-none",
-    "after training the mean has more variance than no baseline on every prompt (least ratio)",
+    "after training the mean has more variance than the zero baseline in every run, on every prompt (least ratio)",
     testbed="transformer",
     kind="training",
     predicted=1.0,
     relation="at least",
-    measured=least_mean_over_none(chain_populations[-1]),
-    sabotages={"before training": least_mean_over_none(chain_populations[0])},
-    printed="not stated in the abstract; derived here",
+    measured=least_mean_over_zero(snapshots[-1]),
+    sabotages={"before training": least_mean_over_zero(snapshots[0][:1])},
+    n=len(EXAMPLES),
+    unit="runs",
+    seeds=EXAMPLES,
 )
 
 # %% [markdown]
-# The price of the mean runs into the hundreds, so training should show it.
+# The price of the mean runs into the hundreds, so one would expect training to show it.
 # It does not.
 
 
@@ -1885,8 +2086,8 @@ def tuned_chains(method, grid):
     found, _ = train_chains(
         method, np.repeat(grid, transformer_tuning), own.ravel()
     )
-    by_rate = found.reshape(own.shape).mean(1)
-    rate = grid[by_rate.argmax()]
+    by_rate = dict(zip(grid, found.reshape(own.shape).mean(1), strict=True))
+    rate = max(by_rate, key=by_rate.get)
     fresh, _ = train_chains(
         method, np.full(transformer_seeds, rate), range(transformer_seeds)
     )
@@ -1902,7 +2103,13 @@ chain_runs = {
 fig, axes = figures.panels(columns=2, height=3.4)
 for k, method in enumerate(TRANSFORMER_METHODS[:-1]):
     fresh, _, by_rate = chain_runs[method, 0]
-    axes[0].plot(2 * GRID, by_rate, marker="o", markersize=3, label=method)
+    axes[0].plot(
+        list(by_rate),
+        list(by_rate.values()),
+        marker="o",
+        markersize=3,
+        label=method,
+    )
     axes[1].scatter(
         k + np.linspace(-0.25, 0.25, len(fresh)), np.sort(fresh), s=8
     )
@@ -1912,7 +2119,7 @@ axes[0].set(
     ylabel="final success, tuning seeds",
     ylim=(0, 1.02),
 )
-axes[0].legend(fontsize="x-small")
+axes[0].legend(fontsize="x-small", loc="lower center")
 axes[1].set(
     xlabel="method", ylabel="final success, fresh seeds", ylim=(0, 1.02)
 )
@@ -1925,44 +2132,64 @@ axes[1].set_xticks(
 )
 figures.show(
     fig,
-    "Left: final success of the transformer against the learning rate; all baselines share one curve, and GRPO's is "
-    "shifted to smaller rates. Right: final success of every fresh seed at the tuned rate; most end near one, and a few "
-    "runs are stuck far below.",
+    "Left: final success of the transformer against the learning rate; up to the best rates all baselines share one "
+    "curve and GRPO's is shifted to smaller rates, beyond them all fall, in no order. Right: final success of every fresh "
+    "seed at the tuned rate; most end near one, and some runs of some methods are stuck far below.",
 )
 
 # %% tags=["nbval-ignore-output"]
-for method in TRANSFORMER_METHODS:
-    fresh, rate, _ = chain_runs[method, 0]
-    mean, low, high = gain_over(chain_runs, method, "RLOO", 0)
-    print(
-        f"{method:17} rate {rate:5.1f}  mean {fresh.mean():.3f}  least {fresh.min():.2f}  gain over RLOO {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-    )
-slow, _ = train_chains(
-    "RLOO", np.full(transformer_seeds, 1.0), range(transformer_seeds)
+print(
+    f"final success, {transformer_seeds} fresh seeds; paired gain over RLOO, the median with its exact 98% interval"
 )
-chain_runs["RLOO, slow", 0] = (slow, 1.0, None)
+table_of_gains(chain_runs, TRANSFORMER_METHODS, 0)
+print("not tuned, best at an edge of its grid:", at_an_edge(chain_runs))
+
+# %% [markdown]
+# Two things blur this comparison.
+# Near success one nothing is left to gain, and at large rates single runs get stuck, so that a mean depends on the rate which a few tuning seeds happened to choose.
+# The clean comparison is at one common rate with room left to gain, run by run on the same random numbers.
+# Does $b^*$ then make a difference of more than two hundredths?
+
+
+# %% tags=["nbval-ignore-output"]
+def share_alike(method, rate=4.0, reference_rate=4.0):
+    """Lower end of the exact interval of the share of paired runs in which a method ends within the margin of RLOO."""
+    seeds = range(transformer_seeds)
+    mine, theirs = (
+        train_chains(name, np.full(transformer_seeds, one), seeds)[0]
+        for name, one in ((method, rate), ("RLOO", reference_rate))
+    )
+    alike = int((np.abs(mine - theirs) < MARGIN).sum())
+    print(
+        f"{method} at rate {rate}, RLOO at {reference_rate}: means {mine.mean():.3f} and {theirs.mean():.3f}, {alike} of {len(mine)} pairs within the margin"
+    )
+    return share_lower_bound(alike, len(mine), MISS)
+
 
 ledger.check(
     "5-transformer-training",
-    "at equal samples and tuned rates b* from past batches does not gain over RLOO (lower end of the mean paired gain)",
+    "at one common rate with room to gain, b* from past batches and RLOO end within .02 of each other in at least three quarters of the runs (lower end of the share)",
     testbed="transformer",
     kind="training",
-    predicted=0.0,
-    relation="at most",
-    measured=gain_over(chain_runs, "lagged b*", "RLOO", 0)[1],
+    predicted=0.75,
+    relation="at least",
+    measured=share_alike("lagged b*"),
+    false_alarm=MISS,
     sabotages={
-        "RLOO at an untuned rate": gain_over(
-            chain_runs, "lagged b*", "RLOO, slow", 0
-        )[1]
+        "GRPO in place of lagged b*": share_alike("GRPO"),
+        "RLOO at half the rate": share_alike("lagged b*", reference_rate=2.0),
     },
+    paper=("P3.baseline-stability", "not-reproduced"),
+    n=transformer_seeds,
+    unit="paired runs",
     seeds=range(transformer_seeds),
-    printed="naturally enhancing stability beyond existing methods (abstract)",
 )
 
 # %% [markdown]
-# At any one learning rate the baselines cannot be told apart: thirty-two responses are enough here for the signal to dominate, until success is so near one that there is nothing left to gain.
-# What limits the rate is not noise but the first few long steps, which can lock a run into wrong clauses.
-# So a large price in variance is a statement about noise, and matters only where noise is what limits the step.
+# At a common rate with room to gain the two end alike, although at such success the mean has many times the variance of $b^*$ (table above).
+# The likely reason, which we have not tested, is that thirty-two responses a step are enough for the signal to dominate until there is little left to gain.
+# At larger rates some runs get stuck far below one, and no experiment here separates what stops them.
+# So a large price in variance is a statement about noise, and it need not show in training.
 #
 # ## 5.8 On a Qwen
 #
@@ -1970,6 +2197,7 @@ ledger.check(
 # The *word problem* of chapter 1 has one right product, and after the warm start one chain of thought carries most of the success.
 # *Many answers* accepts half of all triples of the right form: correct responses are many and diverse.
 # Each has 1,555 responses to a prompt, all enumerated, and a supervised warm start that leaves it right a half to two thirds of the time.
+# Every run of a task begins at *one checkpoint*, the warm start with seed zero, so the claims of this section are about that checkpoint.
 
 # %%
 group = symmetric_group(3)
@@ -2024,7 +2252,7 @@ ledger.check(
             lambda r: 1 / r.length / (r.prob @ (1 / r.length))
         ),
     },
-    printed="unbiasedness (abstract)",
+    paper=("P3.unbiased", "confirmed"),
 )
 
 # %% [markdown]
@@ -2145,7 +2373,7 @@ class Method:
         reward = rollout.reward
         if self.name == "RLOO":
             return mean_of_others(reward, np.ones_like(reward))
-        if self.name == "none":
+        if self.name == "zero baseline":
             return np.zeros_like(reward)
         energy, score = self.energies(policy, rollout)
         value = self.value(reward, energy)
@@ -2242,11 +2470,11 @@ qwen_summaries = {
 
 # %% tags=["nbval-ignore-output"]
 print(
-    "variance over that of b*: known mean, none, and b* from stand-ins; mean over prompts"
+    "variance over that of b*: known mean, zero baseline, and b* from stand-ins; mean over prompts"
 )
 for name, rows in qwen_summaries.items():
     print(
-        f"{name}\n  success  1/kappa    x    mean     none   last layer  head  token  length"
+        f"{name}\n  success  1/kappa    x    mean     zero   last layer  head  token  length"
     )
     for row in rows:
         least = [variance(s, s.best["exact"]) for s in row]
@@ -2302,13 +2530,12 @@ ledger.check(
     sabotages={
         "|s| in place of |s|^2": qwen_price_error(np.sqrt),
     },
-    printed="not stated in the abstract; derived here",
 )
 
 
 # %% tags=["nbval-ignore-output"]
 def price_ratio(name, point, sign=1.0):
-    """Variance with the mean over variance without a baseline: geometric mean over the prompts."""
+    """Variance with the mean over variance with the zero baseline, its logarithm: mean over the prompts."""
     row = qwen_summaries[name][point]
     logs = [
         np.log(variance(s, sign * s.success) / variance(s, 0.0)) for s in row
@@ -2318,9 +2545,9 @@ def price_ratio(name, point, sign=1.0):
 
 ledger.check(
     "5-qwen-ranking-reverses",
-    "after training the mean is worse than no baseline on the word problem and better on many answers (smaller of the two log ratios)",
+    "after one training run a task the mean is worse than the zero baseline on the word problem and better on many answers (smaller of the two log ratios)",
     testbed="qwen",
-    kind="training",
+    kind="illustration",
     predicted=0.0,
     relation="at least",
     measured=min(
@@ -2335,7 +2562,8 @@ ledger.check(
             -price_ratio("many answers", -1, -1.0),
         ),
     },
-    printed="not stated in the abstract; derived here",
+    n=len(qwen_states),
+    unit="runs",
 )
 
 
@@ -2352,9 +2580,9 @@ def worst_stand_in(kinds, names=("word problem", "many answers")):
 
 ledger.check(
     "5-qwen-stand-ins",
-    "word problem: b* from last layer, output head or token proxy costs at most a tenth more variance than the true one (largest ratio)",
+    "word problem, one training run: b* from last layer, output head or token proxy costs at most a tenth more variance than the true one (largest ratio)",
     testbed="qwen",
-    kind="training",
+    kind="illustration",
     predicted=1.1,
     relation="at most",
     measured=worst_stand_in(
@@ -2366,21 +2594,30 @@ ledger.check(
             ["|s|, not squared"], ["word problem"]
         ),
     },
-    outcome="holds-with-limits",
-    printed="the gradient-weighted baseline (abstract); stand-ins are those of frameworks",
+    n=1,
+    unit="runs",
+)
+
+spread = [
+    (variance(s, s.success), variance(s, 0.0), variance(s, s.best["exact"]))
+    for s in itertools.chain(*qwen_summaries["many answers"])
+]
+print(
+    f"many answers: largest price of the mean {max(m / v for m, _, v in spread):.2f}, of the zero baseline {max(z / v for _, z, v in spread):.0f}; zero is the cheaper one at {sum(z < m for m, z, _ in spread)} of {len(spread)} points"
 )
 
 # %% [markdown]
 # When all responses have the same length, weighting with it *is* the mean baseline, with the price of the mean.
 # On the word problem the other three are as good as the true score.
 # On many answers each of them can cost noticeably more, at one point of training or another: which parameters carry the score differs there between right and wrong answers.
-# The mean is cheap on that task, so little is lost by not estimating at all.
+# The last line prints the most that the mean costs on that task.
+# It is little beside the prices on the word problem, although at some points the zero baseline is cheaper still, so little is lost by not estimating at all.
 
 # %% tags=["hide-input"]
 fig, axes = figures.panels(columns=2, height=3.4)
 SERIES = (
     ("mean (known)", lambda s: s.success),
-    ("none", lambda s: 0.0),
+    ("zero baseline", lambda s: 0.0),
     ("last layer", lambda s: s.best["last layer"]),
     ("output head", lambda s: s.best["output head"]),
     ("token proxy", lambda s: s.best["token proxy"]),
@@ -2416,7 +2653,7 @@ figures.show(
     fig,
     "Excess variance over the optimum against the log-odds of success for two Qwen tasks. On the word problem the mean "
     "and the length weights cost up to a hundred times the optimum and rise with success, the other stand-ins almost "
-    "nothing; on many answers no baseline is the expensive choice and the mean is cheap.",
+    "nothing; on many answers the zero baseline is the expensive choice at most points and the mean never is.",
 )
 
 # %% [markdown]
@@ -2497,7 +2734,9 @@ ledger.check(
         "an eighth of that rate": kept_promise(1 / 8),
         "step against the gradient": -kept_promise(1.0),
     },
-    printed="a learning rate governed by the SNR, from a bound on the loss (abstract)",
+    paper=("P3.snr-rate", "confirmed"),
+    n=qwen_replicas,
+    unit="sampled gradients",
 )
 
 # %% tags=["hide-input"]
@@ -2534,13 +2773,13 @@ figures.show(
 #
 # Eight prompts and groups of four, a fresh draw of prompts each step, the same number of steps for all.
 # The learning rate of each method is tuned on its own seeds by mean final success, and the result is exact success on fresh seeds, averaged over prompts.
+# The rates tried are powers of two times a first guess; as long as the best sits at an edge, the grid is extended there.
 # The book profile runs plain gradient steps, few methods and few seeds; the full profile all methods, SGD and Adam, and more seeds.
-# The interval below is that of the mean over fresh paired seeds; the dots show all of them.
 
 # %%
 QWEN_METHODS = {
     "RLOO": ("RLOO", False),
-    "none": ("none", False),
+    "zero baseline": ("zero baseline", False),
     "lagged b*": ("lagged b*", False),
     "OBLR-PO (standard reading)": ("leave-one-out b*", True),
     "leave-one-out b*": ("leave-one-out b*", False),
@@ -2556,7 +2795,7 @@ judges = {
     "word problem": np.random.default_rng(seed).permutation(216)[:16].tolist(),
     "many answers": list(range(6)),
 }
-RATE_STEPS = 2.0 ** (np.arange(qwen_rates) - (qwen_rates - 1) // 2)
+FARTHEST = 5  # doublings or halvings of the first guess that are tried at most
 
 
 def final_success(name, method, rate, run_seed, optimizer):
@@ -2570,22 +2809,33 @@ def final_success(name, method, rate, run_seed, optimizer):
 
 
 def tuned_qwen(name, method, optimizer):
-    """Final success on fresh seeds at the rate that is best on the tuning seeds, that rate, and all tuning results."""
-    grid = optimizers[optimizer] * RATE_STEPS
-    grid = grid * (4.0 if QWEN_METHODS[method][1] else 1.0)
-    found = [
-        [
-            final_success(name, method, rate, 1000 + k, optimizer)
-            for k in range(qwen_tuning)
-        ]
-        for rate in grid
-    ]
-    rate = float(grid[np.mean(found, 1).argmax()])
+    """Final success on fresh seeds at the rate that is best on the tuning seeds, that rate, and all rates tried."""
+    guess = optimizers[optimizer] * (4.0 if QWEN_METHODS[method][1] else 1.0)
+    found = {}
+
+    def success_at(k):
+        if k not in found:
+            runs = [
+                final_success(
+                    name, method, guess * 2.0**k, 1000 + one, optimizer
+                )
+                for one in range(qwen_tuning)
+            ]
+            found[k] = np.mean(runs)
+        return found[k]
+
+    low = -((qwen_rates - 1) // 2)
+    high = low + qwen_rates - 1
+    best = max(range(low, high + 1), key=success_at)
+    while best in (low, high) and -FARTHEST < best < FARTHEST:
+        low, high = low - (best == low), high + (best == high)
+        best = max(range(low, high + 1), key=success_at)
+    rate = guess * 2.0**best
     fresh = [
         final_success(name, method, rate, k, optimizer)
         for k in range(qwen_seeds)
     ]
-    return np.array(fresh), rate, np.mean(found, 1)
+    return np.array(fresh), rate, [guess * 2.0**k for k in found]
 
 
 qwen_runs = {
@@ -2597,17 +2847,15 @@ qwen_runs = {
 
 # %% tags=["nbval-ignore-output"]
 for name, optimizer in itertools.product(train_beds, optimizers):
-    print(
-        f"{name}, {optimizer}: final success on fresh seeds; gain over RLOO with its 98% interval"
-    )
+    print(f"{name}, {optimizer}: final success on fresh seeds")
+    base = qwen_runs["RLOO", (name, optimizer)][0]
     for method in chosen:
-        fresh, rate, _ = qwen_runs[method, (name, optimizer)]
-        mean, low, high = gain_over(
-            qwen_runs, method, "RLOO", (name, optimizer)
-        )
+        fresh, rate, tried = qwen_runs[method, (name, optimizer)]
+        gain = fresh - base
         print(
-            f"  {method:27} rate {rate:7.4f}  mean {fresh.mean():.3f}  least {fresh.min():.2f}  gain {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+            f"  {method:27} rate {rate:7.4f} of {min(tried):.4f} to {max(tried):.4f}  mean {fresh.mean():.3f}  least {fresh.min():.2f}  gain over RLOO: mean {gain.mean():+.3f}, median {np.median(gain):+.3f}"
         )
+print("not tuned, best at an edge of its grid:", at_an_edge(qwen_runs))
 
 # %% tags=["hide-input"]
 settings = list(itertools.product(train_beds, optimizers))
@@ -2642,8 +2890,10 @@ figures.show(
 
 
 # %% [markdown]
-# A collapsed run ends near zero, so final success has two modes, and an interval of the mean from few seeds says little.
+# A collapsed run ends near zero, so final success has two modes, and a mean over few seeds says little: a single collapse can make most of a mean gain.
 # The claims therefore count: in what share of the paired runs, over tasks, optimizers and seeds, does one method end above the other?
+# The interval of that share is exact for independent pairs.
+# All pairs of one task and optimizer share the rates that were tuned once for both methods, so they are independent only given those rates.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -2657,10 +2907,10 @@ def paired(method, reference):
     return np.concatenate(differences)
 
 
-def share_above(method, reference):
-    """Lower end of the exact 95% interval of the share of paired runs that a method wins."""
+def share_won(method, reference):
+    """The exact 90% interval, 5% on either side, of the share of paired runs that a method wins."""
     difference = paired(method, reference)
-    return share_lower_bound(int((difference > 0).sum()), len(difference), 0.05)
+    return share_interval(int((difference > 0).sum()), len(difference), 0.1)
 
 
 for key in settings:
@@ -2669,7 +2919,7 @@ for key in settings:
         final_success(key[0], "lagged b*", 16 * rate, k, key[1])
         for k in range(3)
     ]
-    qwen_runs["lagged b*, rate times 16", key] = np.array(few), 16 * rate, None
+    qwen_runs["lagged b*, rate times 16", key] = np.array(few), 16 * rate, []
 
 print("paired runs won, and median paired gain")
 for method, reference in itertools.permutations(chosen, 2):
@@ -2679,88 +2929,104 @@ for method, reference in itertools.permutations(chosen, 2):
     )
 
 # %% tags=["nbval-ignore-output"]
+QWEN_PAIRED = {
+    "n": len(paired("RLOO", "RLOO")),
+    "unit": "paired runs",
+    "seeds": range(qwen_seeds),
+}
+
 ledger.check(
     "5-qwen-training-lagged",
-    "two tasks, tuned rates: b* from past batches ends above RLOO in most paired runs (lower end of the 95% interval of the share)",
+    "two tasks, tuned rates: b* from past batches ends above RLOO in most paired runs (lower end, at 5%, of the exact interval of the share)",
     testbed="qwen",
     kind="training",
     predicted=0.5,
     relation="at least",
-    measured=share_above("lagged b*", "RLOO"),
+    measured=share_won("lagged b*", "RLOO")[0],
+    false_alarm=0.05,
     sabotages={
-        "its learning rate times sixteen": share_above(
+        "its learning rate times sixteen": share_won(
             "lagged b*, rate times 16", "RLOO"
-        )
+        )[0],
+        "the two methods exchanged": share_won("RLOO", "lagged b*")[0],
     },
-    seeds=range(qwen_seeds),
-    printed="naturally enhancing stability beyond existing methods (abstract)",
+    paper=("P3.baseline-stability", "limited"),
+    **QWEN_PAIRED,
 )
 
 # %% tags=["nbval-ignore-output"]
 ledger.check(
     "5-qwen-training-oblr-po",
-    "two tasks, tuned rates: the standard reading of OBLR-PO does not end above RLOO in most paired runs (lower end of the 95% interval of the share)",
+    "two tasks, tuned rates: the standard reading of OBLR-PO ends above RLOO in fewer than half of the paired runs (upper end, at 5%, of the exact interval of the share)",
     testbed="qwen",
-    kind="training",
+    kind="illustration",
     predicted=0.5,
     relation="at most",
-    measured=share_above("OBLR-PO (standard reading)", "RLOO"),
+    measured=share_won("OBLR-PO (standard reading)", "RLOO")[1],
+    false_alarm=0.05,
     sabotages={
-        "compared with runs at a ruinous learning rate": share_above(
+        "b* from past batches at a constant rate in its place": share_won(
+            "lagged b*", "RLOO"
+        )[1],
+        "compared with runs at a ruinous learning rate": share_won(
             "OBLR-PO (standard reading)", "lagged b*, rate times 16"
-        )
+        )[1],
     },
-    seeds=range(qwen_seeds),
-    printed="consistent gains over existing policy optimization methods, on language models of 4B and 8B (abstract)",
+    paper=("P3.consistent-gains", "not-reproduced"),
+    **QWEN_PAIRED,
 )
 
 # %% [markdown]
+# The second comparison is shown and not judged, because these runs do not decide it: once every rate is tuned, the standard reading of OBLR-PO and RLOO end about level.
+# In an earlier run with narrower grids its best rate sat at their edge, and it seemed to lose: an edge is enough to make a verdict.
+#
 # ## 5.9 Which baseline?
 #
 # Two numbers decide: the success rate $J$ and the energy ratio $x = e_-/e_+$.
-# {prf:ref}`thm-mean-price` turns them into a map.
+# {prf:ref}`thm-mean-price` turns them into a map of prices, which are ratios of second moments.
+# It is a map of noise where one response says little about the gradient: a ratio of variances is $1 + (\text{price} - 1)(1 + s^*)$, with the SNR $s^*$ of one response.
 
 # %% tags=["hide-input"]
 fig, ax = figures.panels(height=4.8)
 odds, logs = np.meshgrid(np.linspace(-4, 7, 221), np.linspace(-1, 5, 201))
 grid_J, grid_x = expit(odds), 10**logs
 mean_map = mean_baseline_loss(grid_J, grid_x)
-none_map = baseline_loss(grid_J, grid_x, 0.0)
+zero_map = baseline_loss(grid_J, grid_x, 0.0)
 shade = ax.contourf(
     odds,
     logs,
-    np.minimum(mean_map, none_map),
+    np.minimum(mean_map, zero_map),
     levels=[1, 1.1, 1.25, 1.5, 2, 4],
     cmap="Blues",
     extend="max",
 )
 fig.colorbar(
-    shade, ax=ax, label="price of the better of mean and none", shrink=0.9
+    shade, ax=ax, label="price of the better of mean and zero", shrink=0.9
 )
 ax.contour(odds, logs, mean_map, levels=[1.1], colors="C0", linewidths=1.2)
-ax.contour(odds, logs, none_map, levels=[1.1], colors="C1", linewidths=1.2)
+ax.contour(odds, logs, zero_map, levels=[1.1], colors="C1", linewidths=1.2)
 line = np.linspace(-4, 7, 200)
 ax.plot(
     line,
     np.log10(critical_energy_ratio(expit(line))),
     **figures.PREDICTION,
-    label="mean = none (5b)",
+    label="mean = zero (5b)",
 )
 loo = leave_one_out_loss(grid_J, grid_x, GROUP)
 ax.contour(
     odds,
     logs,
-    loo / none_map,
+    loo / zero_map,
     levels=[1.0],
     colors="black",
     linestyles=":",
     linewidths=1.2,
 )
 ax.plot(
-    [], [], color="black", linestyle=":", label="RLOO in groups of 4 = none"
+    [], [], color="black", linestyle=":", label="RLOO in groups of 4 = zero"
 )
 ax.plot([], [], color="C0", label="mean within 10% of b*")
-ax.plot([], [], color="C1", label="none within 10% of b*")
+ax.plot([], [], color="C1", label="zero within 10% of b*")
 ax.scatter(
     logit(rates),
     np.log10(ratio),
@@ -2800,27 +3066,57 @@ ax.set(
 ax.legend(fontsize="x-small", loc="upper left")
 figures.show(
     fig,
-    "Map over the log-odds of success and the energy ratio. Below the dashed boundary the mean is better than no "
+    "Map over the log-odds of success and the energy ratio. Below the dashed boundary the mean is better than the zero "
     "baseline, above it worse. Transformer and word problem move up and to the right during training, far above the "
-    "boundary; many answers and most bandits stay below it.",
+    "boundary; many answers lies below or just above it, and most bandits lie below.",
 )
 
 # %% [markdown]
-# Between the blue lines the mean is fine, above the orange one no baseline is fine, and elsewhere only $b^*$ is.
-# By {prf:ref}`cor-better-of-two` the better of the two is never twice as noisy as the optimum for $x \ge 1$: most of what $b^*$ can win over the mean, subtracting nothing wins too.
+# Between the blue lines the mean is good enough, above the orange one the zero baseline is, and elsewhere only $b^*$.
+# By {prf:ref}`cor-better-of-two` the better of the two has less than twice the least second moment for $x \ge 1$: most of what $b^*$ can win over the mean, subtracting nothing wins too.
+# As noise it can be more than twice the least, where single responses say a lot.
+# The cell below prints how much they say here: little on many answers, but so much on the word problem and on the transformer that ratios of variances lie about twice as far from one as prices.
 # The dotted line is the same boundary for the mean of three others: in small groups it also cuts off the left of the map, where success is rare.
-# Far to the left no baseline is fine whatever the energies.
+# Far to the left the zero baseline is good enough whatever the energies.
 #
+# The map is for *one prompt*.
+# `LaggedBaseline` is one number for all prompts, and where their difficulties differ and right answers are many, it can cost more than the mean of each group (the last lines, from section 5.3).
+
+
+# %% tags=["nbval-ignore-output"]
+def snr_of_one(r):
+    """SNR of a single response under b*."""
+    signal = (policy_gradient(r) ** 2).sum()
+    return signal / gradient_variance(r, optimal_baseline(r))
+
+
+single = {
+    name: [
+        s.signal / variance(s, s.best["exact"]) for s in itertools.chain(*rows)
+    ]
+    for name, rows in qwen_summaries.items()
+}
+single["transformer"] = [snr_of_one(r) for r in everything]
+single["random bandits"] = [snr_of_one(r) for r in many]
+print("SNR of one response under b*: median and largest")
+for name, values in single.items():
+    print(f"  {name:15} {np.median(values):6.3f} {max(values):8.3f}")
+print("variance over that with a b* for every prompt (section 5.3)")
+for correct in (1, 3):
+    columns = [f"{k} {v:.2f}" for k, v in one_number_prices(correct).items()]
+    print(f"  {correct} of 8 correct: " + ", ".join(columns))
+
+# %% [markdown]
 # ### Where is your run?
 #
-# One batch gives both numbers: the share of correct responses, and the mean $|s|^2$ of wrong ones over that of right ones.
+# One batch gives both numbers, pooled over its prompts: the share of correct responses, and the mean $|s|^2$ of wrong ones over that of right ones.
 # Below we read them off one batch of eight prompts and sixteen responses, at the last enumerated point of each task.
 # Compare the two rows of each task: the token proxy finds a good $b^*$ more easily than a good $x$, so use exact norms to place a run on the map.
 
 
 # %%
 def position(reward, energy):
-    """Success, energy ratio, and the prices of the known mean and of no baseline, from one batch."""
+    """Success, energy ratio, and the prices of the known mean and of the zero baseline, from one batch."""
     J, ratio = (
         reward.mean(),
         energy[reward == 0].mean() / energy[reward == 1].mean(),
@@ -2847,9 +3143,9 @@ def read_batch(name):
 # %% tags=["nbval-ignore-output"]
 for name in train_beds:
     print(name)
-    for kind, (J, x_seen, mean_seen, none_seen) in read_batch(name).items():
+    for kind, (J, x_seen, mean_seen, zero_seen) in read_batch(name).items():
         print(
-            f"  {kind}: J {J:.2f}, x {x_seen:6.1f}, boundary {critical_energy_ratio(J):5.1f}; price of the mean {mean_seen:6.2f}, of none {none_seen:5.2f}"
+            f"  {kind}: J {J:.2f}, x {x_seen:6.1f}, boundary {critical_energy_ratio(J):5.1f}; price of the mean {mean_seen:6.2f}, of zero {zero_seen:5.2f}"
         )
 
 # %% [markdown]
@@ -2857,29 +3153,28 @@ for name in train_beds:
 #
 # ## 5.10 What the paper claims and what we found
 #
-# We read the abstract of P3 and nothing else of it.
+# Of P3 we read the abstract and nothing else, so nothing here can contradict the paper: where a reading of ours finds no gain, it is *not reproduced*, at our scale.
 #
-# | sentence of the abstract | verdict in our hands |
+# | sentence of the abstract | what became of it |
 # | --- | --- |
-# | Unbiasedness of common estimators. | **Confirmed** for baselines independent of the response ({prf:ref}`thm-optimal-baseline`). Not for $b^*$ estimated in sample, and not with length weights ({prf:ref}`prop-length`). |
-# | Exact variance expressions. | **Confirmed**, over all outcomes of a group; for leave-one-out means too ({prf:ref}`thm-rloo-variance`). |
-# | An upper bound on the loss, and a learning rate governed by the SNR. | **Confirmed** as a bound ({prf:ref}`thm-snr-step`). The step it recommends is cautious. |
-# | Convergence guarantees. | **Not tested**: the abstract does not state them. |
+# | The usual estimators are unbiased. | **Confirmed** for baselines independent of the response ({prf:ref}`thm-optimal-baseline`). Not for $b^*$ estimated in sample, and not with length weights ({prf:ref}`prop-length`). |
+# | Their variance has exact expressions. | **Confirmed**, over all outcomes of a group; for leave-one-out means too ({prf:ref}`thm-rloo-variance`). |
 # | The variance-optimal baseline is gradient-weighted. | **Confirmed**, and classical. |
-# | It enhances stability beyond existing methods. | **Partly**: $b^*$ from independent samples gains where the mean is expensive ({prf:ref}`thm-mean-price`); estimated inside a small group it does not ({prf:ref}`prop-loo`). Subtracting nothing often does as well. |
-# | Jointly adapting learning rate and baseline. | **Not confirmed**: the estimated SNR rate lost against a tuned constant on bandits, with either baseline; the exact SNR changes little there. |
-# | Consistent gains (on Qwen3-4B and 8B). | **Not confirmed** for the standard reading at our scale, against baselines with tuned learning rates. We could not run theirs. |
+# | It reduces variance and enhances stability beyond existing methods. | **Limited**: $b^*$ from past batches gains over RLOO on bandits with one correct answer, where the zero baseline gains as much, and on two Qwen tasks, from one checkpoint. It does not with three correct answers or on the transformer, and estimated inside a small group it does not on bandits ({prf:ref}`prop-loo`). |
+# | A bound on the loss yields a learning rate governed by the SNR. | **Confirmed** as a bound ({prf:ref}`thm-snr-step`). The step it recommends is cautious. |
+# | Adapting both gives consistent gains on Qwen3-4B and 8B. | **Not reproduced** by the standard reading at our scale, with an SNR from eight prompts and against baselines with tuned learning rates: on bandits it loses to RLOO, on the Qwen the runs of this book do not decide. With the exact SNR the schedule does no harm on bandits with one correct answer, where RLOO gains by it. We could not run theirs. |
+# | Convergence guarantees. | **Not tested**: the abstract does not state them. |
 #
 # ## 5.11 What to do in your own run
 #
 # - **Locate yourself first.** Log the mean squared score norm of right and of wrong responses; the token proxy can misread $x$ by much. If $x < 1 + 1/(1-J)$ keep the mean.
-# - **Otherwise take $b^*$ from past batches** at a constant, tuned learning rate: `LaggedBaseline`, `value` before the batch and `update` after it, or `count` with two gradients where score norms are not at hand. This is the variant that our findings recommend. It stays unbiased, needs no group to disagree, and where $b^*$ is near zero or one it becomes "no baseline" or "all of it" by itself. On bandits and on the Qwen it did at least as well as RLOO; on the transformer nothing helped.
-# - **If you want no estimate at all**, choose the better of mean and none by the boundary: less than twice the optimum ({prf:ref}`cor-better-of-two`).
+# - **Otherwise take $b^*$ from past batches** at a constant, tuned learning rate: `LaggedBaseline`, `value` before the batch and `update` after it, or `count` with two gradients where score norms are not at hand. This is the variant that our findings recommend. It stays unbiased and needs no group to disagree. Where $b^*$ is near zero it becomes the zero baseline by itself, and where it is near one it rewards nothing and punishes failures. It is one number for all prompts, so prefer RLOO where their difficulties differ much and right answers are many. On bandits with one correct answer and on the Qwen it did better than RLOO; on the transformer nothing helped.
+# - **If you want no estimate at all**, choose the better of mean and zero baseline by the boundary: less than twice the least second moment ({prf:ref}`cor-better-of-two`), which as noise can be more than twice the least where single responses say a lot. With one way to be right, the zero baseline trained as well as $b^*$ on our bandits.
 # - **Do not estimate $b^*$ inside a group of four**, and never in the sample it is used on.
 # - **Cost.** Exact norms come from one extra backward pass to the layer outputs; two gradients, over right and over wrong responses, need no norms at all; the token proxy needs probabilities only. The status page has the measured ratios.
 # - **Response length is not a stand-in** for $|s|^2$: with equal lengths it is the mean.
-# - **Use the SNR as a gauge, not as a throttle.** `RunningSnr` tells whether noise limits the step, which is when a baseline can help at all. As a multiplier of the learning rate it stalled our runs.
-# - **Compare at tuned rates.** A baseline changes the largest stable step; at a common rate the difference can be nil, and at a rate tuned for one method the other looks broken.
+# - **Use the SNR as a gauge, not as a throttle.** `RunningSnr` tells whether noise limits the step, which is when a baseline can help at all. As a multiplier of the learning rate, estimated from eight prompts, it stalled our runs on bandits.
+# - **Compare at tuned rates.** A baseline changes the largest stable step; at a common rate the difference can be nil, and at a rate tuned for one method the other looks broken. A best rate at the edge of a grid is not a tuned one.
 #
 # ## 5.12 Verdicts
 

@@ -52,7 +52,8 @@ def optimal_baseline(r: Responses) -> float:
 def baseline_loss(success: ArrayLike, energy_ratio: ArrayLike, baseline: ArrayLike) -> Reals:
     """E[(r - b)^2 |s|^2] over its minimum, 1 + (b - b*)^2 (J + (1 - J) e-/e+)^2 / (J (1 - J) e-/e+), elementwise.
 
-    Source: derived here (5b). The arguments J and ``energy_ratio`` are those of ``mean_baseline_loss``.
+    Source: derived here (5b). The arguments J and ``energy_ratio`` are those of ``mean_baseline_loss``. A ratio of
+    variances is 1 + (loss - 1)(1 + SNR of one response under b*), which is larger.
 
     Raises:
         ValueError: success not strictly between 0 and 1, an energy ratio that is not positive.
@@ -80,7 +81,9 @@ def mean_baseline_loss(success: ArrayLike, energy_ratio: ArrayLike) -> Reals:
 
 
 def critical_energy_ratio(success: ArrayLike) -> Reals:
-    """1 + 1 / (1 - J): the mean baseline is worse than none exactly where e-/e+ exceeds this (5b, derived here).
+    """1 + 1 / (1 - J): the mean is worse than the zero baseline exactly where e-/e+ exceeds this (5b).
+
+    Source: derived here. In second moments and in variances alike.
 
     Raises:
         ValueError: success not strictly between 0 and 1.

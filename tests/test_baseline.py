@@ -191,6 +191,27 @@ def test_one_correct_response_makes_the_mean_ever_worse(wrong):
     assert constant[-1] == pytest.approx(2 * wrong / (wrong + 1), rel=1e-4)
 
 
+@pytest.mark.parametrize("wrong", [2, 3, 7])
+def test_the_better_of_two_can_have_more_than_twice_the_least_variance(wrong):
+    failure = 1e-5
+    r = tabular(1 - failure, 1, wrong)
+    correct_energy, wrong_energy = score_energies(r)
+    price = baseline_loss(1 - failure, wrong_energy / correct_energy, 0.0)
+    ratio = gradient_variance(r, 0.0) / gradient_variance(r, optimal_baseline(r))
+    assert price == pytest.approx(1, abs=1e-4)
+    assert ratio == pytest.approx(2 * wrong / (wrong - 1), rel=1e-3)
+
+
+@given(seeds, st.floats(-1, 2))
+def test_a_price_is_a_ratio_of_variances_once_the_signal_is_counted(seed, baseline):
+    r = bandit_responses(seed)
+    least = gradient_variance(r, optimal_baseline(r))
+    price = second_moment(r, baseline) / second_moment(r, optimal_baseline(r))
+    snr = (policy_gradient(r) ** 2).sum() / least
+    ratio = gradient_variance(r, baseline) / least
+    assert ratio == pytest.approx(1 + (price - 1) * (1 + snr), rel=1e-6)
+
+
 @pytest.mark.parametrize("correct", [2, 3, 5])
 def test_several_correct_responses_make_the_mean_optimal(correct):
     excess = []
