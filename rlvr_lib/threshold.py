@@ -3,7 +3,8 @@
 A step of length eta along a unit direction w, aligned with the gradient gap (alignment <w, D> > 0), raises the success
 rate J while eta stays below 2 (1 - J) <w, D> / l, where l = -w' Hess(log J) w is the curvature of log J. Length of
 response, success rate and algorithm enter only through l, and through the factor between the estimator's mean and the
-gap. With l the largest value along the step this is a guarantee; with l at its start it is a prediction.
+gap. With l the largest value along the step this is a guarantee; with l at its start it is a prediction. It is
+gradient descent's threshold of 2 / lambda, for log J.
 P1 is arXiv 2510.08539, whose full text was not available; "derived here" is checked in the tests.
 
 Two hundred tokens that all must be right share one parameter; J = 1/2 at best, and we start a little beside that:
@@ -66,6 +67,38 @@ def critical_step(success: ArrayLike, alignment: ArrayLike, curvature: ArrayLike
     """
     success, curvature = open_unit("success", success), positive("curvature", curvature)
     return (2 * (1 - success) * np.maximum(real_array("alignment", alignment), 0) / curvature)[()]
+
+
+def log_success_curvature(
+    reward: ArrayLike, slope: ArrayLike, second: ArrayLike, prob: ArrayLike | None = None
+) -> Reals:
+    """-(E+[second] + Var+[slope]): the curvature l of one prompt's log J along a direction (2a, derived here).
+
+    Only the correct responses count. From sampled responses it is an estimate, with the unbiased sample variance;
+    sample them apart from those that chose the direction, or the two are correlated.
+
+    Args:
+        reward: [n], 0 or 1, of responses to one prompt.
+        slope: [n], first derivative of each response's log-probability along the unit direction w, <w, s>.
+        second: [n], its second derivative, w' H w.
+        prob: [n], probabilities when these are all responses; None when they are sampled from the policy.
+
+    Raises:
+        ValueError: different shapes, rewards that are not 0 or 1, no correct response, or a single one when sampled.
+    """
+    reward, slope, second = (
+        real_array(name, value, ndim=1) for name, value in (("reward", reward), ("slope", slope), ("second", second))
+    )
+    weight = np.ones_like(reward) if prob is None else non_negative("prob", prob)
+    for name, array in (("slope", slope), ("second", second), ("prob", weight)):
+        require(array.shape == reward.shape, name, f"shape {array.shape}", f"of shape {reward.shape}")
+    require(bool(((reward == 0) | (reward == 1)).all()), "reward", reward, "0 or 1")
+    weight = weight * reward
+    least = 2 if prob is None else np.finfo(float).tiny
+    require(bool(weight.sum() >= least), "reward", f"{weight.sum():g} correct", "two correct, one if exact")
+    mean = weight @ slope / weight.sum()
+    spread = weight @ (slope - mean) ** 2 / (weight.sum() - (prob is None))
+    return (-(weight @ second / weight.sum() + spread))[()]
 
 
 def failure_energy_bound(success: ArrayLike, horizon: ArrayLike, score_range: ArrayLike) -> Reals:
@@ -140,7 +173,9 @@ def token_concavity_step(
     return critical_step(success, alignment, whole_numbers("horizon", horizon, low=1) * concavity)
 
 
-def estimator_gain(success: ArrayLike, estimator: Estimator = "reinforce", group_size: int | None = None) -> Reals:
+def estimator_gain(
+    success: ArrayLike, estimator: Estimator = "reinforce", group_size: int | None = None, bessel: bool = False
+) -> Reals:
     """Scalar g such that the estimator's mean update is g times the gradient gap (I6, derived here).
 
     It is the same for J and 1 - J, so it is accurate next to 1 when given the failure rate.
@@ -151,13 +186,16 @@ def estimator_gain(success: ArrayLike, estimator: Estimator = "reinforce", group
         group_size: G, at least 2: "reinforce" then subtracts the group's mean (Dr.GRPO). None: "reinforce" with a
             baseline that is independent of the response, gain J (1 - J), and "grpo" with large groups,
             gain sqrt(J (1 - J)).
+        bessel: the group's deviation is the sample one, as in TRL: sqrt((G-1)/G) times the gain of "grpo" at a finite
+            G; of no effect on "reinforce" and on large groups.
 
     Raises:
         ValueError: success outside [0, 1], an unknown estimator, or a group of fewer than 2.
     """
     require(estimator in get_args(Estimator), "estimator", estimator, '"reinforce" or "grpo"')
     if group_size is not None:
-        return group_gain(success, integer("group_size", group_size, low=2), normalize=estimator == "grpo")
+        size = integer("group_size", group_size, low=2)
+        return group_gain(success, size, normalize=estimator == "grpo", bessel=bessel)
     success = closed_interval("success", success, 0, 1)
     variance = success * (1 - success)
     return (variance if estimator == "reinforce" else np.sqrt(variance))[()]
@@ -169,12 +207,14 @@ def critical_learning_rate(
     estimator: Estimator = "reinforce",
     length: ArrayLike | None = None,
     group_size: int | None = None,
+    bessel: bool = False,
 ) -> Reals:
-    """2 (1 - J) / (gain * curvature): smaller learning rates raise the success rate (2c, derived here).
+    """2 (1 - J) / (gain * curvature): for smaller rates the expected update raises success (2c, derived here).
 
     REINFORCE 2 / (J l), GRPO with large groups 2 sqrt((1 - J) / J) / l. A guarantee when ``curvature`` is the largest
     value along the step; the exact threshold of stability at a maximum along the line; elsewhere a prediction. In
-    several dimensions a maximum is stable below the rate of its largest curvature.
+    several dimensions a maximum is stable below the rate of its largest curvature. It is for plain gradient steps along
+    the gap of one prompt, without noise: Adam, batches of prompts and sampled groups are not covered.
 
     Args:
         success: J, strictly between 0 and 1, any shape.
@@ -182,6 +222,7 @@ def critical_learning_rate(
         estimator: "reinforce" or "grpo".
         length: tokens of every response, for estimators that divide by it (length-normalised); None where they do not.
         group_size: G, at least 2, for the gain at a finite group as in ``estimator_gain``.
+        bessel: whether the group's deviation is the sample one, as in TRL.
 
     Raises:
         ValueError: success not strictly between 0 and 1, a curvature or length that is not positive, an unknown
@@ -189,7 +230,7 @@ def critical_learning_rate(
     """
     success, curvature = open_unit("success", success), positive("curvature", curvature)
     tokens = 1.0 if length is None else positive("length", length)
-    gain = estimator_gain(success, estimator, group_size)
+    gain = estimator_gain(success, estimator, group_size, bessel)
     return (2 * (1 - success) * tokens / (gain * curvature))[()]
 
 

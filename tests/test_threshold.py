@@ -1,6 +1,7 @@
 import doctest
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import mpmath
@@ -23,6 +24,7 @@ from rlvr_lib.threshold import (
     estimator_gain,
     failure_energy_bound,
     first_return_step,
+    log_success_curvature,
     token_concavity_step,
     token_critical_step,
 )
@@ -112,6 +114,64 @@ def test_on_a_ridge_the_critical_step_is_exact_everywhere():
     here = ridge.along(position)
     step = critical_step(here.success, here.gap, here.curvature)
     np.testing.assert_allclose(step, np.broadcast_to(-2 * position, step.shape), rtol=1e-12)
+
+
+def drawn_responses(seed, count, trees=5, level=0.01):
+    """Sampled responses of trees whose tokens bend, with exact curvatures and how far an estimate may be from them.
+
+    Hoeffding for the mean of ``second`` over the correct responses and for the sample variance of ``slope``, a
+    U-statistic of order two with a kernel in [0, range^2 / 2]; a union over both and over all trees, at ``level``.
+    """
+    rng, found = np.random.default_rng(seed + 1), []
+    tree = TokenTrees.random(seed, trees, 4, 3, bend=2.0)
+    tree = replace(tree, reward=rng.integers(0, 2, tree.reward.shape).astype(float))
+    here, exact = tree.leaves(), tree.along().curvature
+    for k in range(trees):
+        prob = np.exp(here.log_prob[k])
+        drawn = rng.choice(len(prob), count, p=prob / prob.sum())
+        reward, slope, second = (row[k] for row in (tree.reward, here.score, here.hessian))
+        right = reward == 1
+        correct, rate = int(reward[drawn].sum()), math.log(4 * trees / level) / 2
+        slack = np.ptp(second[right]) * math.sqrt(rate / correct)
+        slack += np.ptp(slope[right]) ** 2 / 2 * math.sqrt(rate / (correct // 2))
+        found.append((reward[drawn], slope[drawn], second[drawn], exact[k], slack))
+    return found
+
+
+def test_recipe_finds_the_curvature_from_one_batch_and_its_sign_matters():
+    batches = drawn_responses(3, 400_000, level=1e-6)
+    wrong = {"minus the mean, plus the variance": 0, "no second derivative": 0}
+    for reward, slope, second, exact, slack in batches:
+        assert abs(log_success_curvature(reward, slope, second) - exact) <= slack
+        wrong["minus the mean, plus the variance"] += abs(log_success_curvature(reward, slope, -second) - exact) > slack
+        wrong["no second derivative"] += abs(log_success_curvature(reward, slope, 0 * second) - exact) > slack
+    assert all(count == len(batches) for count in wrong.values()), wrong
+
+
+def test_curvature_from_all_responses_is_exact():
+    tree = TokenTrees.random(5, 20, 4, 3, bend=2.0, ending=0.1)
+    here, x = tree.leaves(), 1e-4
+    left, middle, right = (tree.along(t).log_success for t in (-x, 0.0, x))
+    for k, reward in enumerate(tree.reward):
+        found = log_success_curvature(reward, here.score[k], here.hessian[k], np.exp(here.log_prob[k]))
+        assert found == pytest.approx(tree.along().curvature[k], rel=1e-9, abs=1e-12)
+        assert found == pytest.approx(-(left + right - 2 * middle)[k] / x**2, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("slope", ([1, 0], [1.0], [1.0, 1.0])),
+        ("prob", ([1, 0], [1.0, 1.0], [1.0, 1.0], [0.5, 0.3, 0.2])),
+        ("reward", ([1, 0.5], [1.0, 1.0], [1.0, 1.0])),
+        ("reward", ([1, 0], [1.0, 1.0], [1.0, 1.0])),
+        ("reward", ([0, 0], [1.0, 1.0], [1.0, 1.0], [0.5, 0.5])),
+        ("prob", ([1, 0], [1.0, 1.0], [1.0, 1.0], [1.5, -0.5])),
+    ],
+)
+def test_curvature_from_responses_refuses_bad_input(name, args):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        log_success_curvature(*args)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -352,6 +412,11 @@ def test_estimator_gain_is_that_of_the_gap():
     np.testing.assert_allclose(estimator_gain(J, "grpo"), np.sqrt(J * (1 - J)))
     np.testing.assert_allclose(estimator_gain(J, "grpo", 100_000), np.sqrt(J * (1 - J)), rtol=1e-4)
     np.testing.assert_allclose(estimator_gain(J, group_size=2), J * (1 - J) / 2)
+    np.testing.assert_allclose(estimator_gain(J, "grpo", 8, bessel=True), np.sqrt(7 / 8) * estimator_gain(J, "grpo", 8))
+    for estimator, size in (("reinforce", 8), ("reinforce", None), ("grpo", None)):
+        assert (estimator_gain(J, estimator, size, bessel=True) == estimator_gain(J, estimator, size)).all()
+    rates = [critical_learning_rate(0.3, 1.0, "grpo", group_size=8, bessel=bessel) for bessel in (True, False)]
+    np.testing.assert_allclose(rates[0] / rates[1], np.sqrt(8 / 7))
 
 
 @pytest.mark.parametrize(
