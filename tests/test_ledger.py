@@ -66,7 +66,7 @@ def test_every_claim_is_complete(claim):
     if claim.judged:
         assert claim.sabotages
         assert not claim.accepted_sabotages
-    if claim.kind in ("exact", "illustration"):
+    if claim.kind == "exact":
         assert claim.false_alarm == 0
 
 
