@@ -44,6 +44,11 @@ def number(value):
     return f"{value:.3g}"
 
 
+def prediction(claim):
+    """The predicted number, with its relation to the measured one."""
+    return {"equal to": "", "at least": "≥ ", "at most": "≤ "}[claim.relation] + number(claim.predicted)
+
+
 class Published(SphinxDirective):
     """Reads the results folder of the source tree, and makes the page depend on it."""
 
@@ -75,14 +80,13 @@ class Ledger(Published):
 
     def row(self, versions):
         """A claim's row; where all profiles agree on a cell it is printed once."""
-        sign = {"equal to": "", "at least": "≥ ", "at most": "≤ "}
         anchor = nodes.target("", "", ids=[f"claim-{versions[0].id}"])
         outcome = self.by_profile(versions, self.outcome, nodes.strong)
         outcome[0].insert(0, anchor)
         return (
             outcome,
             self.story(versions),
-            self.by_profile(versions, lambda claim: sign[claim.relation] + number(claim.predicted)),
+            self.by_profile(versions, prediction),
             self.by_profile(versions, lambda claim: number(claim.measured)),
             self.by_profile(versions, self.slack),
         )
@@ -177,7 +181,8 @@ class Findings(Published):
                     "",
                     "",
                     nodes.emphasis("", f"{mark}: "),
-                    nodes.Text(f"{claim.statement} ({of}; "),
+                    nodes.Text(f"{claim.statement} ({of}; predicted {prediction(claim)}, "),
+                    nodes.Text(f"measured {number(claim.measured)}; "),
                     nodes.reference("", "numbers", refuri=f"ledger.html#claim-{claim.id}"),
                     nodes.Text(", "),
                     nodes.reference("", "chapter", refuri=f"../notebooks/{notebook}.html"),
