@@ -18,12 +18,13 @@
 # %% [markdown]
 # # 2. How long may a step be?
 #
-# Take the step twice as long and training often goes twice as fast; take it ten times as long and success collapses.
+# Take the step twice as long and training often goes twice as fast; take it ten times as long and success may collapse.
 # The paper of this chapter, P1 ({cite:t}`suk2025gap`), says that a sharp threshold lies between, and that it scales with the length of the responses and with the success rate; by secondary notes it shrinks with the length and as success approaches one.
 #
 # This chapter rederives the threshold.
-# A step is judged against the curvature of $\log J$ along it, as in the picture, and length, success rate and algorithm enter only through that curvature and through the estimator's gain.
+# A step is judged against the curvature of $\log J$ along it, as in the picture, and length, success rate and algorithm enter only through its slope, that curvature and the estimator's gain.
 # That gives a guarantee that does shrink as one over the length, and it also shows when the true threshold does nothing of the kind.
+# The threshold is that of one step of the expected update: for a whole run a first step below it is no insurance (section 2.9), and the noise of sampled groups can make a boundary of its own (section 2.8).
 # All steps here are plain gradient steps without momentum; Adam appears in one experiment of section 2.9 only.
 # The last sections say what this means for a learning rate, and offer a figure to play with.
 #
@@ -2416,7 +2417,7 @@ ledger.check(
 # With expected updates no rate fails, as the lines without a return say.
 # With sampled updates high rates fail all the same: one lucky group moves the logits so far that all later groups agree, and a batch of long chains shares its names.
 # That boundary is made by noise, so no curvature predicts it.
-# It also falls with the length, steeply, where the local rate of the expected update grows: of all our results this is the one that favours P1's sentence most, and it is a claim of the ledger above.
+# It also falls with the length, steeply, where the local rate of the expected update grows: this result speaks for P1's sentence where our threshold speaks against it, and it is a claim of the ledger above.
 
 # %% tags=["hide-input"]
 fig, axes = figures.panels(columns=3, height=3.6)
@@ -2486,13 +2487,14 @@ figures.show(
     "at fixed success and falls at a fixed step accuracy, as chains of the same lengths say. Middle: success along the "
     "gradient in units of the local critical step; with own logits and the relative bias it rises for good, with crowded "
     "names it comes down again. Right: final success of sampled GRPO with crowded names over rate and length; the "
-    "boundary lies a little above the local prediction.",
+    "boundary lies above the local prediction, by a factor of two to four.",
 )
 
 # %% [markdown]
 # ## 2.9 On a Qwen
 #
 # The Qwen of chapter {doc}`1 </notebooks/01_gap_alignment>` after its warm start, right about half of the time on words of three elements.
+# It has the architecture of a Qwen but only tens of thousands of parameters, and no pretraining besides that warm start, so nothing here was measured on a language model of practical size.
 # It is one network: every claim of this section stands on this single checkpoint, the warm start of seed zero, and on prompts and samples drawn for it.
 # So shares of runs here are facts about this network, and another one may have other shares.
 # Success is exact, over all responses that the task allows.
@@ -2716,6 +2718,10 @@ print(
     "  ",
     ", ".join(f"{name}: {n}" for name, n in zip(names, short, strict=True)),
 )
+first, _, last, _ = measured_steps.reshape(len(stages) + 1, -1)
+print(
+    f"the measured step is shorter at success .95 than at the warm start on {(last < first).sum()} of {len(first)} prompts; its medians: {np.median(last):.2f}, {np.median(first):.2f}"
+)
 ledger.check(
     "2-qwen-local-form-is-no-guarantee",
     "starts from which a step below the local form lowers success",
@@ -2753,7 +2759,8 @@ print(
 # Now whole runs, with exact updates of one prompt at a fixed learning rate.
 # The rate is chosen so that the first step is $\tfrac14$, $\tfrac12$, $\tfrac32$ or $3$ times the measured critical step.
 # REINFORCE has the gain $\sigma^2$; GRPO in large groups has the gain $\sigma$, and its rate is smaller accordingly, so that the first steps are the same.
-# A run whose remaining steps together cannot move the log-odds by a half, to first order, is ended early.
+# A run *drops at once* if its first step lowers success, *crashes later* if success is below half of its start after any later step, and *ends collapsed* if it is there at the end.
+# A collapsed run whose remaining steps together cannot move the log-odds by a half, to first order, is ended early.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -2874,11 +2881,11 @@ ledger.check(
 )
 
 # %% [markdown]
-# A first step below the threshold is no insurance, because the critical step shrinks as the ridge gets sharper on the way up.
+# A first step below the threshold is no insurance, because on most prompts the critical step is shorter farther up, as printed above.
 # For GRPO it is hardly any: of the few runs printed here most crash later, from a quarter of the measured step no fewer than from a half.
-# The full profile has more prompts; there about a third of GRPO's runs crash from a quarter, and more than half from a half.
+# The full profile has more prompts of the same network; there about a third of GRPO's runs crash from a quarter, and more than half from a half, so the prompts of this page are an unlucky draw.
 # Here the estimators part.
-# REINFORCE's gain falls as $1-J$, so its steps get shorter by themselves; GRPO's falls as the square root only, and its step meets the sharper ridge at nearly full length.
+# REINFORCE's gain falls as $1-J$, so its steps get shorter by themselves; GRPO's falls as the square root only, so from $J=0.5$ to $J=0.95$ it shrinks to less than a half where REINFORCE's shrinks to less than a fifth.
 # So with matched first steps GRPO should crash in more runs than REINFORCE.
 # Every prompt has two runs with each estimator and counts for the one that crashes in more of them; prompts without a difference count for neither.
 # The check is an exact sign test on the prompts that count, at one in twenty.
@@ -3219,7 +3226,7 @@ print(
 )
 
 # %% [markdown]
-# In these few runs the two kinds of standstill differ on the Qwen as on the bandit, with limits; this too is an illustration.
+# This too is an illustration: the book profile has one run a rate and stops it before the rule could call it still.
 # At the high rate success collapses within a few dozen updates to what guessing gives or less, and cutting the rate does not bring it back.
 # At the moderate rate success creeps towards one with sudden dips.
 # Whether that counts as a plateau depends on how long one waits; where the rule finds one it lies so close to one that a cut has little left to gain, except that it ends the dips.
@@ -3266,7 +3273,7 @@ figures.show(
     fig,
     "Left: first failing learning rate of sampled GRPO on the Qwen against response length, with and without length "
     "normalisation, one dot a seed; the normalised one lies higher by about the length. Right: exact success under Adam; "
-    "the moderate rate climbs towards one, four times that rate collapses, and the cut frees none of the collapsed runs.",
+    "the moderate rate climbs towards one but dips, four times that rate collapses, and the cut frees none of the collapsed runs.",
 )
 
 # %% [markdown]
@@ -3451,7 +3458,7 @@ axes[1].legend(fontsize="small")
 figures.show(
     fig,
     "Left: the learning rate at which some prompt of the batch is lowered, against the smallest cosine between a prompt's "
-    "gap and the update; it is zero for negative cosines and grows with positive ones. Right: for batches without negative "
+    "gap and the update; it is zero for negative cosines and small next to them. Right: for batches without negative "
     "alignments this rate with shared parameters against parameters of their own; nearly all points lie below the diagonal.",
 )
 
@@ -3462,7 +3469,7 @@ figures.show(
 #
 # | sentence of P1 | what became of it |
 # | --- | --- |
-# | A sharp step-size threshold follows from the size of the gap; below it learning converges. | **Sharpened**: the threshold is $2(1-J)D_w/\ell$ with a constant that cannot be raised ({prf:ref}`thm-critical-step`), exact next to a maximum on all three testbeds. It holds for one step; one rate for a whole run is another matter (last row). |
+# | A sharp step-size threshold follows from the size of the gap; below it learning converges. | **Sharpened**: the threshold is $2(1-J)D_w/\ell$ with a constant that cannot be raised ({prf:ref}`thm-critical-step`), exact next to a maximum on all three testbeds. It holds for one step; one rate for a whole run is another matter: runs of section 2.9 whose first step is below it crash later, REINFORCE's less often than GRPO's. |
 # | The critical step scales with the length of responses; by secondary notes, it shrinks. | **Limited**. It shrinks for the guarantee at a fixed gap, as $1/T$; for aggregate rewards (A) and at a fixed token error (C, for GRPO as a square root only); for the transformer at a fixed step accuracy and, more slowly than $1/T$, with crowded names. With every token right at a fixed success rate the expected update's threshold does not change if parameters are shared (B, relative bias) and grows if they are not (D, own logits); but *sampled* training with own logits shows the opposite of growth, a boundary that falls with the length. By the notes it also shrinks as tokens get less regular: both guarantees do, through $R$ and $L$. |
 # | The critical step scales with the success rate; by secondary notes, it shrinks with $1-J$. | **Limited**. The second guarantee does. The first has a logarithm, once $J$ is divided out; the exact step on the chain does not change; on the transformer $\ell$ falls with $1-J$ too, though two of the three parameterisations have no critical step at all. |
 # | The dependence on length explains why length normalisation improves stability. | **Limited**. With responses of equal length it multiplies the rate by $T$, so it flattens A, and C for REINFORCE; in B and D it makes a flat or rising boundary rise more steeply, and on the crowded transformer it turns a fall into a rise. Responses of unequal length were not tried. |
@@ -3478,7 +3485,7 @@ figures.show(
 # The rates of this section are those of plain gradient steps on one prompt along its own gap.
 # They do not cover Adam or a batch of several prompts; there, only the ratio of two rates carries over, and that as a guess.
 #
-# 1. **Measure the curvature on one batch, of which the step makes no use.** Take sampled responses to one prompt and the unit direction $w$ of the update. Over the *correct* responses, the mean of $w^\top H w$ plus the variance of $\langle w, s\rangle$ is $-\ell$; two Jacobian-vector products a response give both. As code, with `slope` and `second` for the two derivatives of each response's log-probability along $w$ and with TRL's deviation:
+# 1. **Measure the curvature on one batch, of which the step makes no use.** Take sampled responses to one prompt and the unit direction $w$ of its gap, which its expected update has. An update of several prompts, or one of a few noisy groups, points elsewhere; then the call below does not apply, and {prf:ref}`thm-prompt-threshold` does, with that update for $u$ and the curvature along it. Over the *correct* responses, the mean of $w^\top H w$ plus the variance of $\langle w, s\rangle$ is $-\ell$; two Jacobian-vector products a response give both. As code, with `slope` and `second` for the two derivatives of each response's log-probability along $w$ and with TRL's deviation:
 #
 #    ```python
 #    from rlvr_lib.threshold import critical_learning_rate
@@ -3490,13 +3497,13 @@ figures.show(
 #    )
 #    ```
 #
-#    Pass `length=` if your loss divides by it. Where the curvature comes out negative, no step along $w$ is predicted to lose.
-# 2. **Stay well below it, and do not trust a fixed fraction.** The local form is a prediction, not a guarantee. Sampled runs on the transformer with crowded names were safe at a half of it, and those on the bandit at a half of the boundary. On the Qwen the safety factor that section 2.9 prints is far below a half, and a quarter of the *measured* critical step served REINFORCE only: of GRPO's runs that start there most crash later on the prompts of this page, and about a third in the full profile. So no fraction of a rate measured once is known to be safe for GRPO. A better recipe is being worked out; meanwhile measure again often, and lower the rate when success falls.
-# 3. **When success rises, measure again.** $\ell$ and $1-J$ move together, and for REINFORCE and GRPO their quotient moves differently. GRPO keeps its step long where REINFORCE shortens it, so it is GRPO whose rate is in danger on the way up. How much lowering it helps was not tested.
-# 4. **When responses grow longer, do not assume $1/T$.** Ask what the reward is like. One that counts, with a tolerance that grows as $\sqrt T$, wants $1/T$ or length normalisation, and less of it if the tolerance grows faster; for one that needs every token the expected update wants neither. Then look at noise, which grows with the length whatever the reward.
+#    Pass `length=` if your loss divides by it. Where the curvature comes out negative, the second call raises an error: no step along $w$ is predicted to lose.
+# 2. **Stay well below it, and do not trust a fixed fraction.** The rate of step 1, the local form, is a prediction, not a guarantee. Sampled runs on the transformer with crowded names were safe at a half of it, and those on the bandit at a half of the boundary. On the small Qwen no run starts from a fraction of the local form; the safety factor that section 2.9 prints for it is far below a half, and a quarter of the *measured* critical step served REINFORCE only: of GRPO's runs that start there most crash later on the prompts of this page, and about a third in the full profile. So no fraction of a rate measured once is known to be safe for GRPO. A better recipe is being worked out; meanwhile measure again often, and lower the rate when success falls.
+# 3. **When success rises, measure again.** $\ell$ and $1-J$ both move, and the rate made of them moves differently for REINFORCE and for GRPO. From the same first step GRPO shortens its steps less than REINFORCE, so it is GRPO whose rate is in danger on the way up, and the more so as the measured critical step of the Qwen shrinks on most prompts. How much lowering it helps was not tested.
+# 4. **When responses grow longer, do not assume $1/T$.** Ask what the reward is like. One that counts, with a tolerance that grows as $\sqrt T$, wants $1/T$ or length normalisation, and less of it if the tolerance grows faster; one that needs every token wants neither as long as success stays the same, but at a fixed error a token, while $T$ times this error is small, it wants about $1/T$ for REINFORCE and $1/\sqrt T$ for GRPO. All this is about the expected update. Then look at noise, which grows with the length whatever the reward: in sampled training on the transformer the boundary fell with the length even where the expected update's rate grows.
 # 5. **When you switch the estimator, rescale, and measure again.** The ratio of the gains is the ratio of the rates at the present $J$ only. Over a run the gains part, and from matched first steps the runs end differently, as in section 2.9.
-# 6. **When training collapses, change the learning rate first.** If a few prompts only have fallen, look at their alignment: no learning rate helps where it is negative. If the expected update would not overshoot, as with own logits, the cause is noise. Larger groups and more prompts should then help, but no experiment of this chapter varies either.
-# 7. **When training stalls, cut the learning rate tenfold on a copy.** If success rises, the step was too long. If nothing moves, the run is locked in, and other samples or an earlier checkpoint are what is left to try, as on the collapsed Qwen.
+# 6. **When training collapses, go back to a checkpoint before it, and change the learning rate first.** A lower rate alone freed none of the locked or collapsed runs printed in sections 2.7 and 2.9. If a few prompts only have fallen, look at their alignment: no learning rate helps where it is negative. If the expected update would not overshoot, as with own logits, the cause is noise. Larger groups and more prompts should then help, but no experiment of this chapter varies either.
+# 7. **When training stalls, cut the learning rate tenfold on a copy.** If success rises, the step was too long. If nothing moves, as on the collapsed Qwen, the run is locked in; other samples or an earlier checkpoint are what is left to try, and neither was tried here.
 #
 # How good is one batch?
 # We estimate the critical rate of the aggregate reward, the easiest case because it has one parameter, by step 1 from batches of 256 responses, and compare with the exact local curvature and the exact critical rate.
