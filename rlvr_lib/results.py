@@ -66,7 +66,11 @@ class Result:
         stamp, file = provenance.read_stamp(self.stamp_file), self.files["claims"]
         if stamp is None or not file.is_file() or sha256(file.read_bytes()) != stamp.outputs.get("claims"):
             raise ValueError(f"{file.name} must match its stamp in provenance/, got a damaged or unfinished result")
-        return claims.from_json(file.read_bytes())
+        try:
+            return claims.from_json(file.read_bytes())
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{file.name} must hold claims in the form of this version, got {reason}") from None
 
 
 def store(result: Result, executed: nbformat.NotebookNode, stamp: provenance.Stamp) -> None:

@@ -128,6 +128,19 @@ def test_damaged_results_are_recomputed_and_never_served(project, done, damage, 
     assert result.stamp()
 
 
+def test_claims_of_another_version_are_named_in_one_line(done):
+    result = results.Result(done, "01_stub", "book")
+    old = result.files["claims"].read_text().replace('"outcome": "holds"', '"verdict": "holds"').encode()
+    result.files["claims"].write_bytes(old)
+    stamp = provenance.read_stamp(result.stamp_file)
+    result.stamp_file.write_bytes(
+        stamp.model_copy(update={"outputs": {**stamp.outputs, "claims": provenance.sha256(old)}}).sealed()
+    )
+    with pytest.raises(ValueError, match="01_stub.book.json must hold claims in the form of this version") as error:
+        result.claims()
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("moment", [0, 4_000_000_000])
 def test_clocks_play_no_part(project, done, moment):
     """Files from the past or from the future, as a clock that jumps leaves them."""
