@@ -21,7 +21,7 @@
 # GRPO subtracts the mean of a group's rewards and divides by their standard deviation.
 # The division was introduced as whitening {cite:p}`shao2024deepseekmath`; Dr. GRPO removes it as a bias {cite:p}`liu2025drgrpo`; P4 ({cite:t}`ge2026normalization`) defends it as a step adapted to curvature.
 #
-# This chapter settles when the division helps, why, by how much, and when it hurts.
+# This chapter asks when the division helps, why, by how much, and when it hurts.
 # The variance of a prompt's reward scales the *curvature* of its success rate as it scales the gradient, so a prompt with less variance can take a longer step.
 # We prove that with the best constant, place GRPO in a family of normalisations, correct a bound of P4, and then look at the three things that limit the gain: small groups, noise, and prompts that overlap.
 # The chapter ends in a table that says what to set `scale_rewards` to.
@@ -134,7 +134,8 @@ figures.show(
 # ## 4.1 The variance of the reward scales the curvature
 #
 # For one prompt $\sigma^2 = J(1-J)$ is the variance of its reward.
-# Chapter {doc}`1 </notebooks/01_gap_alignment>` showed $\nabla J = \sigma^2 D$.
+# Chapter {doc}`1 </notebooks/01_gap_alignment>` showed $\nabla J = \sigma^2 D$, where $D = (\mathbb E_+ - \mathbb E_-)[s]$ is the gradient gap: the mean of the score $s$ over correct responses less that over wrong ones.
+# Write $H$ for the second derivative of a response's log-probability, of which $s$ is the first.
 # The second derivative carries the same factor.
 #
 # ```{prf:theorem} Curvature and variance (I4, 4a)
@@ -197,8 +198,8 @@ figures.show(
 # The second line is Taylor's theorem with that bound, and a mean of Hessians is no larger than the largest of them.
 # ```
 #
-# `smoothness` in the library is this $L$.
-# Its size holds for both signs, but only one of them hurts: where wrong and correct responses spread equally along $D$, as two arms do, $J$ is convex along $D$ below even odds, so there the curvature lengthens the gain of a step, and it shortens it above.
+# `smoothness` in the library is this $L$, which bounds the Hessian of $J$ (the $L$ of the theorem bounds that of a log-probability).
+# Its size holds for both signs, but only one of them hurts: where wrong and correct responses spread equally along $D$, as two arms do, $J$ is convex along $D$ below even odds, so there the curvature adds to the gain of a step, and above it takes from it.
 #
 # The identity by algebra, for arbitrary probabilities of three responses of which the first two are correct; then the maximum.
 
@@ -437,7 +438,7 @@ figures.show(
     fig,
     "Norm of the Hessian of J for random bandits against success. Left: in units of diam^2 sigma^2 no bandit lies above "
     "the sharp bound c(J), which falls from one at the ends to a quarter at one half. Right: in units of diam^2 the same "
-    "bound has two maxima, so the curvature is largest near success rates of one and four fifths, not at one half.",
+    "bound has two maxima, so the curvature is largest near success rates of one fifth and four fifths, not at one half. Dotted: constant one.",
 )
 
 # %% [markdown]
@@ -564,6 +565,7 @@ print(
 #
 # This is pointwise: it asks nothing of the average $\sigma$.
 # P4's condition, a mean of $\sigma$ below $\frac38$, belongs to its own bounds at its own step sizes.
+# In return ours is about one step, and for orthogonal prompts, where P4 asks for non-negative inner products only.
 
 # %%
 cubic = 4 * sigma**3 - 3 * sigma + 1
@@ -790,7 +792,7 @@ ledger.check(
 # With $C = 2X^2$ this is P4's step $1/(2X^2)$ with $\sigma$ as the divisor, and $\frac{4C}3$ is $\frac83X^2$.
 # P4's Theorem 3.2, as printed, bounds the *sum* of $|\nabla J_k|^2$ by $2n(1-\pi_0)X^2\,C(i,T)$, with $n$ prompts, initial success $\pi_0$ and $C(i,T)$ equal to $\frac83$ of the mean of $\sigma$ over the run.
 # That cannot be, because the left side never decreases with $T$ while the right side goes to zero whenever the run succeeds.
-# Its proof (appendix D) bounds $T$ times the *smallest* squared gradient by the same number, and that holds; since $J_T-J_0\le1-\pi_0$, ours is half of it.
+# Its proof (appendix D) bounds $T$ times the *smallest* squared gradient by the same number, and that holds; since $J_T-J_0\le1-\pi_0$, ours is half of it for the one prompt that it covers.
 #
 # The example takes nothing that the theorem excludes.
 # Two arms with the features $(1,0)$ and $(0,1)$, so $X=1$; the policy is log-linear, the gradient and $\sigma$ are exact, the step is the printed one, and Assumption 4 on pairs of prompts is empty because there is one prompt, $n=1$.
@@ -1243,18 +1245,17 @@ measured = {(arm, G): sampled_times(arm, G, rng) for arm, G in predicted}
 
 # %% tags=["nbval-ignore-output"]
 print("speed-up over no normalisation, mean of the runs (predicted)")
-print(
-    " " * 8 + "".join(f"{ESTIMATOR.get(arm, arm):>16}" for arm in BANDIT_ARMS)
-)
+NAMES = {0: "none", 1: "std", 2: "variance"}
+print(" " * 8 + "".join(f"{NAMES.get(arm, arm):>13}" for arm in BANDIT_ARMS))
 for G in SPEED_SIZES:
     row = [
         f"{measured[0, G].mean() / measured[arm, G].mean():.2f}"
         f" ({predicted[0, G] / predicted[arm, G]:.2f})"
         for arm in BANDIT_ARMS
     ]
-    print(f"G = {G:2d}  " + "".join(f"{cell:>16}" for cell in row))
+    print(f"G = {G:2d}  " + "".join(f"{cell:>13}" for cell in row))
 row = [f"({limits_of[0] / limits_of[arm]:.2f})" for arm in BANDIT_ARMS]
-print("no limit" + "".join(f"{cell:>16}" for cell in row))
+print("no limit" + "".join(f"{cell:>13}" for cell in row))
 
 
 def largest_departure(expected, found=measured, keys=None):
@@ -1287,13 +1288,14 @@ ledger.check(
 # In groups of two the three powers coincide, and in groups of four dividing by each prompt's deviation gains next to nothing, because the deviation of four rewards is too coarse.
 # In groups of eight and sixteen it does gain, and dividing by the variance gains more.
 # One deviation for the whole batch gains the same at *every* group size, because a pooled deviation does not saturate: it changes no balance between prompts, so all of its gain is a step that grows as training proceeds.
-# In small groups it is therefore ahead of each prompt's own deviation; without a limit on the group size the two are level here.
+# In small groups it is therefore ahead of each prompt's own deviation.
+# Without a limit on the group size the deviation pooled within groups is level with each prompt's own here, and TRL's is still ahead.
 
 # %% tags=["nbval-ignore-output"]
 pooled = float(measured[1, 4].mean() / measured["batch", 4].mean())
 ledger.check(
     "4-bandit-batch-std-small-groups",
-    "groups of four: time with each prompt's std over time with one std for the batch",
+    "groups of four: time with each prompt's std over time with one std for the batch, pooled within groups",
     testbed="bandit",
     kind="training",
     predicted=predicted[1, 4] / predicted["batch", 4],
@@ -1457,12 +1459,12 @@ table = {
     for k in NOISES
     for o in OVERLAPS
 }
-print("best power with sampled cosines (averaged formula),")
+print("best power with sampled cosines / by the averaged formula,")
 print("by noise k/G (rows) and overlap o")
-print(" " * 6 + "".join(f"{o:>13g}" for o in OVERLAPS))
+print(" " * 6 + "".join(f"{o:>11g}" for o in OVERLAPS))
 for k in NOISES:
-    cells = [f"{table[k, o][0]:5.1f} ({table[k, o][1]:4.1f})" for o in OVERLAPS]
-    print(f"{k:6g}" + "".join(f"{cell:>13}" for cell in cells))
+    cells = [f"{table[k, o][0]:.1f}/{table[k, o][1]:.1f}" for o in OVERLAPS]
+    print(f"{k:6g}" + "".join(f"{cell:>11}" for cell in cells))
 dial = {o: table[0.0, o] for o in OVERLAPS}
 
 # %% tags=["nbval-ignore-output"]
@@ -1547,7 +1549,7 @@ def line_search_power(overlap, rng, draws, low, high):
 
 far = line_search_power(1.0, rng, dial_draws, 0.1, 0.9)
 near = dial[1.0][0]
-print(f"overlap 1: best power {near:.1f} in the second-order form,", end=" ")
+print(f"overlap 1: best power {near:.1f} in the second-order form,")
 print(f"{far:.1f} by line search from success 0.1 to 0.9")
 ledger.check(
     "4-bandit-dial-needs-short-steps",
@@ -1601,8 +1603,8 @@ figures.show(
     fig,
     "Left: best power of the second-order form against the overlap for four noises, points with sampled cosines, dashed "
     "the averaged formula; it falls from two to below one half without noise, and below zero with much noise. Right: map "
-    "of the local best power over overlap and noise: two at the lower left, where neither matters, one where one of them "
-    "matters, and below zero at the upper right, so dividing by the deviation hurts where both are large.",
+    "of the local best power over overlap and noise: two at the lower left, where neither matters, between two and zero where "
+    "one of them matters, and below zero at the upper right, so dividing by the deviation hurts where both are large.",
 )
 
 # %% [markdown]
@@ -1814,7 +1816,7 @@ def end_over_other_end(name, low, high):
 
 ledger.check(
     "4-transformer-variance-without-curvature",
-    "curvature per variance, at the floor over the end, and at a saturated end over the start (largest of the draws)",
+    "curvature is not proportional to variance: curvature per variance at the floor of guessing over that at the end of training, and at a saturated end over that at the start (largest of the draws)",
     testbed="transformer",
     kind="training",
     predicted=0.5,
@@ -1852,8 +1854,8 @@ ax.legend(fontsize="small")
 figures.show(
     fig,
     "Mean curvature against mean variance along three trainings of the transformer, first draw of the prompts. Training "
-    "the solvable task ends along a line of slope one; from the chance floor and with a saturated head the curvature "
-    "changes while the variance stays, so the bound is not a law.",
+    "the solvable task ends along a line of slope one; from the chance floor the run joins that line late, and with a "
+    "saturated head the curvature falls far more than the variance, so the bound is not a law.",
 )
 
 # %% [markdown]
@@ -1927,7 +1929,7 @@ chain_measured = {k: chain_times(*k, True) for k in chain_keys}
 print("time to 95%, mean of the runs (predicted)")
 for G in chain_sizes:
     cells = [
-        f"{ESTIMATOR[a]}: {chain_measured[a, G].mean():.2f}"
+        f"{NAMES[a]}: {chain_measured[a, G].mean():.2f}"
         f" ({chain_predicted[a, G]:.2f})"
         for a in ESTIMATOR
     ]
@@ -1974,6 +1976,7 @@ ledger.check(
 # $$
 #
 # and the advantage is the ratio of that gain for $\omega=1/\sigma$ and $\omega=1$.
+# The absolute value lets a prompt whose success is convex along its gradient limit the step as well; that is our choice, because with its sign it would set no limit.
 # (A literal line search says nothing here: without interference an infinite step solves every prompt.)
 
 # %%
@@ -2066,7 +2069,7 @@ print("starts   least   last rise through 1    peak               end")
 for k in range(DRAWS):
     success, advantage, _ = different[:, :, k]
     print(
-        f"{'drawn' if k else 'even'}    {advantage.min():5.2f}",
+        f"{'drawn' if k else 'even':5}   {advantage.min():5.2f}",
         f"     at J = {crosses_one(success, advantage):.2f}     ",
         f"{advantage.max():.2f} at J = {success[advantage.argmax()]:.2f}  ",
         f"{advantage[-1]:.2f} at J = {success[-1]:.3f}",
@@ -2154,7 +2157,7 @@ figures.show(
 # With cosines at zero the advantage still rises and falls.
 # It follows the *heterogeneity* of the deviations: it appears when prompts are at different stages and goes when the hardest of them decide alone.
 # That agrees with P4's own condition, that curvature differs from prompt to prompt, and it shows that the loss of orthogonality, to which P4 links the late stage, is not needed for the gain to end.
-# The figure also says when *not* to divide: until late in training the advantage is mostly below one, so dividing by the deviation is the worse choice there, and the table prints the mean success at which it last rises through one.
+# The figure also says when *not* to divide: up to the mean success at which the advantage last rises through one, which the table prints for each start, it is mostly below one, so dividing by the deviation is mostly the worse choice there.
 # The reason is that curvature follows variance only far from even odds: near them the curvature along a prompt's own gradient vanishes, as $|1-2J|\,\sigma^2$ does for two arms, while the variance is largest, so such a prompt could take the longest step and the division gives it the shortest.
 
 # %% [markdown]
@@ -2331,7 +2334,7 @@ print(f"runs that did not arrive and count with their whole length: {late}")
 
 # %% [markdown]
 # In groups of sixteen the order is the predicted one; in groups of four dividing by each prompt's own deviation does little.
-# The runs are slower than the prediction, the more so the smaller the group: that is the price of noise, which the prediction leaves out and which partly cancels in the speed-ups.
+# The runs are slower than the prediction, and without normalisation the more so the smaller the group: that is the price of noise, which the prediction leaves out and which partly cancels in the speed-ups.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -2398,7 +2401,7 @@ axes[0].legend(chosen.values(), chosen.keys(), fontsize="x-small")
 figures.show(
     fig,
     "Exact mean success of the Qwen over GRPO steps, for four normalisations with matched first steps. In groups of 16 "
-    "variance, batch and std lead, none is last, each behind its dashed prediction; in groups of 4 only the batch "
+    "variance, batch and std lead, none is last, and those with a prediction (dashed) are behind it; in groups of 4 only the batch "
     "deviation leads clearly. Two or a few runs of one checkpoint.",
 )
 
@@ -2484,7 +2487,7 @@ ledger.check(
 # %% [markdown]
 # The gradient follows the variance, roughly.
 # Whether the curvature does over training is *undecided here*.
-# In this run it does not: it stays where it is, with spikes where the run crosses a narrow valley, while the variance falls, and P4 reports no relation over steps for its own proxy, a diagonal Fisher information.
+# In this run it does not: apart from spikes it stays about where it is while the variance falls, and P4 reports no relation over steps for its own proxy, a diagonal Fisher information.
 # But this is one run of four words from one checkpoint, and in reruns from five other warm starts, made outside this book, the curvature did follow the variance in all nine runs.
 # {prf:ref}`thm-curvature-variance` allows both, because it is a bound whose other factor, $R_w^2 + 2L$, is a constant for log-linear policies only.
 
@@ -2592,6 +2595,9 @@ ledger.check(
     unit="runs",
     seeds=range(seed, seed + qwen_seeds),
 )
+
+# %% [markdown]
+# Runs without normalisation, printed beside the others, can dip as well: so few runs show that such a step overshoots, and not that one normalisation overshoots more than another.
 
 # %% [markdown]
 # ### Three phases
@@ -2714,12 +2720,12 @@ def largest_median(windows):
 print("advantage of std by window of mean success: median (quartiles)")
 for name, windows in by_phase.items():
     cells = [
-        f"{phase}: no checkpoint"
+        f"{phase} no checkpoint"
         if found is None
-        else f"{phase}: {found[1]:.2f} ({found[0]:.2f}-{found[2]:.2f})"
+        else f"{phase} {found[1]:.2f} ({found[0]:.2f}-{found[2]:.2f})"
         for phase, found in windows.items()
     ]
-    print(f"{name:12} " + "   ".join(cells))
+    print(f"{name:10}  " + "   ".join(cells))
 empty = sum(found is None for w in by_phase.values() for found in w.values())
 print(f"windows without a checkpoint, left out: {empty}")
 
@@ -2742,7 +2748,7 @@ ledger.check(
 )
 
 # %% [markdown]
-# In these few runs the transformer's rise and fall does not show: no window has a clear advantage, and the control is flat.
+# In these few runs the transformer's rise and fall does not show: no window has a clear advantage in its median, and nor has the control, although single checkpoints lie far from their median.
 # That decides nothing.
 # An earlier trial of ours with three times as many words did find a clear advantage late in training, a rerun outside this book with other checkpoints and tasks found none, and P4 speaks of accuracy curves of a far larger model.
 #
@@ -2833,7 +2839,7 @@ axes[1].legend(fontsize="small")
 figures.show(
     fig,
     "One Qwen checkpoint. Left: line-search advantage of dividing by the deviation against mean success, for eight words "
-    "that start apart and alike: scattered around one in these few runs, too few to decide about phases. Right: along one "
+    "that start apart and alike: scattered around one, with single points far from it, in too few runs to decide about phases. Right: along one "
     "mean GRPO run of four words the gradient falls with the variance, while the curvature along it does not.",
 )
 
@@ -2844,9 +2850,9 @@ figures.show(
 # | --- | --- |
 # | For log-linear policies the curvature of $J$ is at most $4X^2$ times the variance of the reward (Lemma 3.1). | **Sharpened**: $2X^2$, and $c(J)\,\mathrm{diam}^2$ at each $J$ is best possible; $\frac{\sqrt3}{18}\mathrm{diam}^2$ bounds the curvature at every $J$; a form for all policies (`4-bandit-curvature-bound`, `4-bandit-curvature-constant`, `4-bandit-smoothness`, `4-transformer-curvature-bound`). |
 # | Curvature follows variance across the prompts of one step, not over training (section 4.3). | **Confirmed** that it is no law over training: variance that training cannot remove carries no curvature. **Limited**: on a task that training solves it does follow. Undecided on the Qwen (`4-transformer-variance-without-curvature`, `4-transformer-curvature-follows-variance`). |
-# | GRPO with exact deviations is strictly faster than REINFORCE where the mean of $\sigma$ is below $\frac38$ (Theorem 3.2). | **Sharpened**: its guarantee is the larger one at every $\sigma$, without a condition. **Limited**: in groups the gain saturates, and failure falls as $1/t$ again (`4-none-grpo-over-reinforce`, `4-bandit-guaranteed-gain`, `4-bandit-guaranteed-gain-digits`, `4-bandit-failure-tail`, `4-bandit-speed-up`, `4-transformer-speed`, `4-qwen-speed-up`). |
+# | GRPO with exact deviations is strictly faster than REINFORCE where the mean of $\sigma$ is below $\frac38$ (Theorem 3.2). | **Sharpened** for a step, one prompt or orthogonal ones: its guarantee is the larger one at every $\sigma$, without a condition on the mean. **Limited**: in groups the gain saturates, and failure falls as $1/t$ again (`4-none-grpo-over-reinforce`, `4-bandit-guaranteed-gain`, `4-bandit-guaranteed-gain-digits`, `4-bandit-failure-tail`, `4-bandit-speed-up`, `4-transformer-speed`, `4-qwen-speed-up`). |
 # | The sum of squared gradients is at most a constant times the mean of $\sigma$ (Theorem 3.2). | **Contradicted** as printed, inside the assumptions (`4-bandit-printed-sum-bound`). |
-# | The smallest squared gradient obeys that bound over $T$ (its proof, appendix D). | **Sharpened**: with half the constant (`4-bandit-smallest-gradient-bound`). |
+# | The smallest squared gradient obeys that bound over $T$ (its proof, appendix D). | **Sharpened** for one prompt: with half the constant (`4-bandit-smallest-gradient-bound`). |
 # | The exact deviation of the prompt divides the gradient (section 2); the group size does not enter. | **Limited**: in groups of two and three the division changes the learning rate only (`4-bandit-groups-of-two-and-three`, `4-qwen-groups-of-two`). |
 # | Dividing by $\sigma$ is an adaptive gradient (abstract). | **Limited**: in a group the weight stops at $G/\sqrt{G-1}$. Beyond the paper: it is one of a family, and $a=2$ guarantees more (`4-bandit-boost-saturates`, `4-bandit-gap-step-reserve`). |
 # | Inner products of gradients are non-negative throughout (Assumption 4, section 4.4). | Against its own Table 3; our words illustrate that (`4-qwen-negative-cosines`). |
@@ -2865,16 +2871,16 @@ figures.show(
 # | your run, plain SGD | setting | because | how sure |
 # | --- | --- | --- | --- |
 # | groups of 2 or 3 | `"group"` is `"none"` at another learning rate; `"batch"` can still help | `4-bandit-groups-of-two-and-three`, `4-qwen-groups-of-two`, `4-bandit-speed-up` | exact for `"group"`, a bandit for `"batch"` |
-# | groups of 4 | `"batch"`; the group's deviation is too coarse to help | `4-bandit-batch-std-small-groups`, `4-bandit-boost-saturates`; illustration `4-qwen-batch-std` | a bandit; a few runs of one Qwen checkpoint |
+# | groups of 4 | `"batch"`; the group's deviation is too coarse to help much | `4-bandit-batch-std-small-groups`, `4-bandit-boost-saturates`; illustration `4-qwen-batch-std` | a bandit; a few runs of one Qwen checkpoint |
 # | groups of 8, TRL's default | `"group"` gains a little over `"none"`, `"batch"` more | `4-bandit-speed-up` | a bandit |
 # | groups of 16 or more, prompts at different stages, little overlap | `"group"` or `"batch"`; both beat `"none"`, and on the bandit `"batch"` was the faster | `4-bandit-speed-up`, `4-transformer-speed`, `4-qwen-speed-up` | three testbeds for `"group"`, a bandit for `"batch"` |
 # | groups of 16 or more, prompts all alike | `"batch"` is as good: the gain is a step that grows over time | `4-transformer-advantage-rises` (its control) | a transformer |
-# | much overlap *or* noisy groups ($k/G$ about $\sigma^2$) | `"group"` is near the best power | `4-bandit-noise-and-overlap`, `4-bandit-best-group-weight` | second-order form, short steps |
-# | much overlap *and* noisy groups | `"none"` | `4-bandit-std-hurts` | second-order form, short steps |
-# | near convergence, high learning rate | decay the rate: a normalisation that lengthens the step can overshoot | `4-qwen-dips` | an illustration |
+# | overlap $o$ about one *or* noisy groups ($k/G$ about $\sigma^2$), not both | `"group"` is near the best power | `4-bandit-noise-and-overlap`, `4-bandit-best-group-weight` | second-order form, short steps near success one |
+# | overlap *and* noisy groups, or overlap far above one | `"none"` | `4-bandit-std-hurts`, `4-bandit-noise-and-overlap` | second-order form, short steps near success one |
+# | near convergence, high learning rate | decay the rate: a step that grows can overshoot, whichever the setting | `4-qwen-dips` | an illustration that cannot rank the settings |
 #
 # Compare settings only after rescaling the learning rate, because `"group"` takes longer steps than `"none"`.
-# TRL divides by the sample deviation and adds $10^{-4}$; `power_gain(J, 1, G, bessel=True)` over `power_gain(J, 0, G)` is the ratio of the expected updates for your success rate and group size.
+# TRL divides by the sample deviation and adds $10^{-4}$; `power_gain(J, 1, G, bessel=True)` over `power_gain(J, 0, G)` is the ratio of the expected updates for your success rate and group size, without those $10^{-4}$.
 
 # %%
 print("step of GRPO over that without deviation, at even odds and at J = 0.9")
