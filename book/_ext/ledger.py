@@ -119,7 +119,8 @@ class Ledger(Published):
         }
         if claim.paper.says:
             where = f"{claim.paper.source}, {claim.paper.where}: "
-            lines[where] = f"{claim.paper.says} → {VERDICTS[claim.paper.verdict].lower()}"
+            verdict = f" → {VERDICTS[claim.paper.verdict].lower()}" if claim.judged else ""
+            lines[where] = claim.paper.says + verdict
         return [
             nodes.paragraph("", "", nodes.emphasis("", label), nodes.Text(text))
             for label, text in lines.items()
