@@ -169,7 +169,7 @@ def spectral_norm(group, law):
 
 
 # %% tags=["hide-input"]
-fig, axes = figures.panels(columns=2, height=3.4)
+fig, axes = figures.panels(columns=2, height=2.9)
 angle = np.linspace(0, 2 * np.pi, 200)
 axes[0].plot(np.cos(angle), np.sin(angle), color="grey", linewidth=0.8)
 steps_shown = np.arange(1, 26)
@@ -299,7 +299,7 @@ def when(time, curve, level):
 
 
 # %% tags=["hide-input"]
-fig, axes = figures.panels(columns=2, height=3.0, sharex=True, sharey=True)
+fig, axes = figures.panels(columns=2, height=2.7, sharex=True, sharey=True)
 for ax, mixture, title in (
     (axes[0], (5, 15, 45), "a smooth spectrum"),
     (axes[1], (5, 45), "a rough spectrum"),
@@ -1403,7 +1403,7 @@ ledger.check(
 )
 
 # %% tags=["hide-input"]
-fig, axes = figures.panels(columns=2, height=3.2)
+fig, axes = figures.panels(columns=2, height=2.7)
 for k, (mixture, dilute) in enumerate(
     (
         ((5, 15, 45), False),
@@ -1670,7 +1670,7 @@ def waiting_alone(head, R):
     return when(*flow((5 * int(R),), head, True, w[mastered.argmax()]), 0.5)
 
 
-fig, ax = figures.panels(height=3.2)
+fig, ax = figures.panels(height=2.8)
 near = np.arange(3, 7)
 for k, (label, head) in enumerate(HEADS.items()):
     kept = [waiting(head, R) for R in wide]
@@ -2016,7 +2016,7 @@ ledger.check(
 )
 
 # %% tags=["hide-input"]
-fig, axes = figures.panels(columns=2, rows=2, height=2.7)
+fig, axes = figures.panels(columns=2, rows=2, height=2.2)
 for column, mixture in enumerate(((5, 15, 45), (5, 45))):
     for row, (runs, name) in enumerate(
         ((linear_runs, "linear head"), (softmax_runs, "softmax head"))
@@ -2498,7 +2498,7 @@ ledger.check(
 )
 
 # %% tags=["hide-input", "nbval-ignore-output"]
-fig, axes = figures.panels(columns=2, height=3.3, sharey=True)
+fig, axes = figures.panels(columns=2, height=2.8, sharey=True)
 for column, names in enumerate((5, 8)):
     ax = axes[column]
     for name, size in (key for key in uniform if key[1] == names):
@@ -2951,7 +2951,7 @@ ledger.check(
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 fig, axes = figures.panels(
-    columns=3, rows=len(qwens), height=2.1, sharey=True, squeeze=False
+    columns=3, rows=len(qwens), height=1.8, sharey=True, squeeze=False
 )
 every = max(1, qwen_steps // 5)
 for row, name in zip(axes, qwens, strict=True):
