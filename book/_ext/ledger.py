@@ -176,13 +176,14 @@ class Findings(Published):
         evidence = []
         for claim, notebook in claims:
             of = f"{claim.testbed}, {claim.n} {claim.unit}" if claim.n else claim.testbed
+            slack = f" within {number(claim.tolerance)}" if claim.tolerance > 1e-6 else ""
             mark = VERDICTS[claim.paper.verdict] if claim.outcome == "holds" else "Our check failed"
             evidence.append(
                 nodes.paragraph(
                     "",
                     "",
                     nodes.emphasis("", f"{mark}: "),
-                    nodes.Text(f"{claim.statement} ({of}; predicted {prediction(claim)}, "),
+                    nodes.Text(f"{claim.statement} ({of}; predicted {prediction(claim)}{slack}, "),
                     nodes.Text(f"measured {number(claim.measured)}; "),
                     nodes.reference("", "numbers", refuri=f"ledger.html#claim-{claim.id}"),
                     nodes.Text(", "),
