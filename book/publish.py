@@ -4,7 +4,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from rlvr_lib.results import Result, finished_results
+from rlvr_lib.reproduction.results import Result, finished_results
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = "book"

@@ -60,19 +60,19 @@ import torch
 from scipy.special import expit
 
 from rlvr_lib import figures
-from rlvr_lib.advantages import group_advantages
 from rlvr_lib.claims import Ledger, relative_error
-from rlvr_lib.gap import (
+from rlvr_lib.responses import conditional_weights, success_rate
+from rlvr_lib.testbeds import bandit, grpo, transformer
+from rlvr_lib.testbeds.qwen import QwenTestbed
+from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.gap import (
     gradient_gap,
     group_gain,
     half_gain_step,
     policy_gradient,
     success_lower_bound,
 )
-from rlvr_lib.groups import symmetric_group
-from rlvr_lib.responses import conditional_weights, success_rate
-from rlvr_lib.testbeds import bandit, grpo, transformer
-from rlvr_lib.testbeds.qwen import QwenTestbed
+from rlvr_lib.theory.groups import symmetric_group
 
 figures.set_style()
 rng = np.random.default_rng(seed)

@@ -83,10 +83,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from rlvr_lib import figures
-from rlvr_lib.advantages import group_advantages
 from rlvr_lib.claims import Ledger, relative_error
-from rlvr_lib.gap import gradient_gap
-from rlvr_lib.groups import symmetric_group
 from rlvr_lib.intervals import (
     least_detectable_share,
     share_lower_bound,
@@ -94,18 +91,21 @@ from rlvr_lib.intervals import (
 )
 from rlvr_lib.responses import conditional_weights, success_rate
 from rlvr_lib.testbeds import bandit, grpo, transformer
-from rlvr_lib.testbeds.chains import WordProblems, quotients
 from rlvr_lib.testbeds.collapse import Ridge, Sawtooth
-from rlvr_lib.testbeds.families import (
+from rlvr_lib.testbeds.lines import (
     CountWindow,
     Point,
     TokenChain,
     exact_critical_rate,
 )
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.transformer_training import train
-from rlvr_lib.testbeds.trees import TokenTrees
-from rlvr_lib.threshold import (
+from rlvr_lib.testbeds.token_trees import TokenTrees
+from rlvr_lib.testbeds.transformer.ensemble import train
+from rlvr_lib.testbeds.transformer.problems import WordProblems, quotients
+from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.gap import gradient_gap
+from rlvr_lib.theory.groups import symmetric_group
+from rlvr_lib.theory.threshold import (
     critical_learning_rate,
     critical_step,
     estimator_gain,
@@ -3488,8 +3488,8 @@ figures.show(
 # 1. **Measure the curvature on one batch, of which the step makes no use.** Take sampled responses to one prompt and the unit direction $w$ of its gap, which its expected update has. An update of several prompts, or one of a few noisy groups, points elsewhere; then the call below does not apply, and {prf:ref}`thm-prompt-threshold` does, with that update for $u$ and the curvature along it. Over the *correct* responses, the mean of $w^\top H w$ plus the variance of $\langle w, s\rangle$ is $-\ell$; two Jacobian-vector products a response give both. As code, with `slope` and `second` for the two derivatives of each response's log-probability along $w$ and with TRL's deviation:
 #
 #    ```python
-#    from rlvr_lib.threshold import critical_learning_rate
-#    from rlvr_lib.threshold import log_success_curvature
+#    from rlvr_lib.theory.threshold import critical_learning_rate
+#    from rlvr_lib.theory.threshold import log_success_curvature
 #
 #    curvature = log_success_curvature(reward, slope, second)
 #    rate = critical_learning_rate(

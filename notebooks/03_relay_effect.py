@@ -81,14 +81,6 @@ from scipy.stats import binom, norm
 
 from rlvr_lib import figures
 from rlvr_lib.claims import Ledger
-from rlvr_lib.gap import group_gain
-from rlvr_lib.groups import (
-    alternating_group,
-    cyclic_group,
-    dihedral_group,
-    quaternion_group,
-    symmetric_group,
-)
 from rlvr_lib.intervals import (
     FALSE_ALARM,
     frequency_p_value,
@@ -96,13 +88,27 @@ from rlvr_lib.intervals import (
     share_interval,
     share_lower_bound,
 )
-from rlvr_lib.permutations import (
+from rlvr_lib.testbeds import grpo, transformer
+from rlvr_lib.testbeds.group_tasks import WordProblem
+from rlvr_lib.testbeds.qwen import QwenTestbed
+from rlvr_lib.testbeds.qwen.warm_start import WarmStart
+from rlvr_lib.testbeds.transformer.ensemble import draw_multipliers, train
+from rlvr_lib.testbeds.transformer.problems import step_errors
+from rlvr_lib.theory.gap import group_gain
+from rlvr_lib.theory.groups import (
+    alternating_group,
+    cyclic_group,
+    dihedral_group,
+    quaternion_group,
+    symmetric_group,
+)
+from rlvr_lib.theory.readings import (
     all_permutations,
     attention_success,
     permanent,
     reading_success,
 )
-from rlvr_lib.relay import (
+from rlvr_lib.theory.relay import (
     clause_attention,
     clause_pair_law,
     coset_floor,
@@ -117,12 +123,6 @@ from rlvr_lib.relay import (
     walk_decay_rate,
     walk_success,
 )
-from rlvr_lib.testbeds import grpo, transformer
-from rlvr_lib.testbeds.chains import step_errors
-from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.tasks import WordProblem
-from rlvr_lib.testbeds.transformer_training import draw_multipliers, train
-from rlvr_lib.testbeds.warm_start import WarmStart
 
 figures.set_style()
 torch.set_num_threads(1)

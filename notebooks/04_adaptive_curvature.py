@@ -71,9 +71,14 @@ from scipy.integrate import quad, solve_ivp
 from scipy.special import expit, logit
 
 from rlvr_lib import figures
-from rlvr_lib.advantages import group_advantages
 from rlvr_lib.claims import Ledger, relative_error
-from rlvr_lib.curvature import (
+from rlvr_lib.responses import conditional_weights, success_rate
+from rlvr_lib.testbeds import bandit, grpo, transformer
+from rlvr_lib.testbeds.qwen import QwenTestbed
+from rlvr_lib.testbeds.transformer.ensemble import train as train_transformer
+from rlvr_lib.testbeds.transformer.problems import quotients
+from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.curvature import (
     best_power,
     curvature_bound,
     curvature_constant,
@@ -87,13 +92,8 @@ from rlvr_lib.curvature import (
     two_arm_time,
     within_class_noise,
 )
-from rlvr_lib.gap import gradient_gap
-from rlvr_lib.groups import symmetric_group
-from rlvr_lib.responses import conditional_weights, success_rate
-from rlvr_lib.testbeds import bandit, grpo, transformer
-from rlvr_lib.testbeds.chains import quotients
-from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.transformer_training import train as train_transformer
+from rlvr_lib.theory.gap import gradient_gap
+from rlvr_lib.theory.groups import symmetric_group
 
 figures.set_style()
 rng = np.random.default_rng(seed)

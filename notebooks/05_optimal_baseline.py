@@ -79,8 +79,22 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from rlvr_lib import figures
-from rlvr_lib.advantages import group_advantages
-from rlvr_lib.baseline import (
+from rlvr_lib.claims import Ledger, relative_error
+from rlvr_lib.intervals import (
+    quantile_interval,
+    share_interval,
+    share_lower_bound,
+)
+from rlvr_lib.responses import Responses, score_energies, success_rate
+from rlvr_lib.testbeds import bandit, grpo, transformer
+from rlvr_lib.testbeds.group_tasks import ManyAnswers, WordProblem
+from rlvr_lib.testbeds.policy import Rollout
+from rlvr_lib.testbeds.qwen import QwenTestbed
+from rlvr_lib.testbeds.qwen.prefixes import shared_prefixes
+from rlvr_lib.testbeds.qwen.warm_start import WarmStart
+from rlvr_lib.testbeds.scores import Recorder
+from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.baseline import (
     baseline_loss,
     critical_energy_ratio,
     gradient_snr,
@@ -92,9 +106,10 @@ from rlvr_lib.baseline import (
     snr_learning_rate,
     squared_signal,
 )
-from rlvr_lib.claims import Ledger, relative_error
-from rlvr_lib.curvature import smoothness
-from rlvr_lib.estimators import (
+from rlvr_lib.theory.curvature import smoothness
+from rlvr_lib.theory.gap import policy_gradient
+from rlvr_lib.theory.groups import symmetric_group
+from rlvr_lib.theory.signal import (
     LaggedBaseline,
     RunningSnr,
     group_squared_signal,
@@ -102,21 +117,6 @@ from rlvr_lib.estimators import (
     leave_one_out_variance,
     token_energies,
 )
-from rlvr_lib.gap import policy_gradient
-from rlvr_lib.groups import symmetric_group
-from rlvr_lib.intervals import (
-    quantile_interval,
-    share_interval,
-    share_lower_bound,
-)
-from rlvr_lib.responses import Responses, score_energies, success_rate
-from rlvr_lib.scores import Recorder
-from rlvr_lib.testbeds import bandit, grpo, transformer
-from rlvr_lib.testbeds.forest import shared_prefixes
-from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.rollout import Rollout
-from rlvr_lib.testbeds.tasks import ManyAnswers, WordProblem
-from rlvr_lib.testbeds.warm_start import WarmStart
 
 figures.set_style()
 rng = np.random.default_rng(seed)

@@ -56,9 +56,9 @@ def reproduce(
     Exit code 0: done; 1: a notebook failed, a check accepted a sabotage, or an outcome differs from the published one;
     2: bad input; 130: interrupted. A contradicted claim is a result, not a failure.
     """
-    from rlvr_lib import reproduce as driver
-    from rlvr_lib import results
-    from rlvr_lib.notebooks import project_root, resolve
+    from rlvr_lib.reproduction import driver as driver
+    from rlvr_lib.reproduction import results
+    from rlvr_lib.reproduction.notebooks import project_root, resolve
 
     root = project_root()
     parameters = resolve(names or [], profile, _settings(set_ or []), root / "notebooks")
@@ -88,8 +88,8 @@ def claims(
 ) -> None:
     """Print the ledger: every claim of every finished result in a folder."""
     from rlvr_lib.claims import to_json
-    from rlvr_lib.notebooks import project_root
-    from rlvr_lib.results import finished_results
+    from rlvr_lib.reproduction.notebooks import project_root
+    from rlvr_lib.reproduction.results import finished_results
 
     found = [claim for result in finished_results(out or project_root() / "results") for claim in result.claims()]
     if json:
@@ -107,7 +107,7 @@ def claims(
 @app.command()
 def doctor() -> None:
     """Say what this installation runs on: versions, cores, GPU, caches, kernel, browser."""
-    from rlvr_lib.doctor import findings
+    from rlvr_lib.reproduction.doctor import findings
 
     for name, finding in findings().items():
         typer.echo(f"{name:>14}: {finding}")
@@ -121,7 +121,7 @@ def measure(
     plot: Annotated[Path | None, typer.Option(help="Draw it into this file (.png, .pdf or .svg).")] = None,
 ) -> None:
     """Say what the theory says about logged groups of responses: no model is needed."""
-    from rlvr_lib import measure as measuring
+    from rlvr_lib.trl import logs as measuring
 
     report = measuring.measure(measuring.read_rows(file, threshold))
     if plot is not None:
@@ -183,8 +183,8 @@ def train(
     if engine == "builtin":
         if foreign := sorted(given & TRL_ONLY):
             raise ValueError(f"{foreign[0]} must be left out, or used with --engine trl")
-        from rlvr_lib.testbeds.diagnostics import train_builtin
         from rlvr_lib.testbeds.grpo import GRPO
+        from rlvr_lib.testbeds.measured_run import train_builtin
 
         settings = GRPO(
             group_size=group_size,
@@ -196,8 +196,8 @@ def train(
         name = "word" if task == "group-word" else task
         records = train_builtin(name, steps, out, seed, model, settings, prompts, progress=True)
     else:
-        from rlvr_lib import trl_train
-        from rlvr_lib.grouped_rollout import RunFailed
+        from rlvr_lib.trl import run as trl_train
+        from rlvr_lib.trl.rollouts import RunFailed
 
         asked = trl_train.loop_arguments(group_size, prompts, estimator, optimizer, learning_rate, length_normalize)
         if arguments is not None:
@@ -235,7 +235,7 @@ def z96(
     40,000 updates take half an hour to an hour on one core. The folder keeps a checkpoint of every 200 updates.
     """
     from rlvr_lib.files import require_writable
-    from rlvr_lib.testbeds.z96 import Settings, train
+    from rlvr_lib.studies.published_relay import Settings, train
 
     lengths = horizons.split(",")
     if not all(length.strip().isdigit() for length in lengths):
@@ -259,8 +259,8 @@ def z96_report(
     """Print what runs of z96 have reached, as the JSON of the library's data/z96.json."""
     import json
 
-    from rlvr_lib.provenance import hardware, versions
-    from rlvr_lib.testbeds.z96 import collect
+    from rlvr_lib.reproduction.provenance import hardware, versions
+    from rlvr_lib.studies.published_relay import collect
 
     made = {"versions": versions(), "hardware": hardware()}
     typer.echo(json.dumps({**collect(folders), **made}, sort_keys=True))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_lib.advantages import ESTIMATORS, group_advantages
+from rlvr_lib.theory.advantages import ESTIMATORS, group_advantages
 
 groups = st.lists(st.lists(st.integers(0, 1), min_size=4, max_size=4), min_size=1, max_size=6)
 

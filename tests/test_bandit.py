@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from rlvr_lib.gap import gradient_gap, log_odds, policy_gradient
 from rlvr_lib.responses import success_rate
 from rlvr_lib.testbeds.bandit import (
     SoftmaxBandit,
@@ -14,6 +13,7 @@ from rlvr_lib.testbeds.bandit import (
     log_policy,
     token_bandit,
 )
+from rlvr_lib.theory.gap import gradient_gap, log_odds, policy_gradient
 
 seeds = st.integers(0, 2**32 - 1)
 

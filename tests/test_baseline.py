@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from rlvr_lib.advantages import group_advantages
-from rlvr_lib.baseline import (
+from rlvr_lib.responses import Responses, score_energies, success_rate
+from rlvr_lib.testbeds.bandit import SoftmaxBandit
+from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.baseline import (
     baseline_loss,
     critical_energy_ratio,
     gradient_snr,
@@ -28,9 +30,7 @@ from rlvr_lib.baseline import (
     two_gradient_baseline,
     two_gradient_estimate,
 )
-from rlvr_lib.gap import policy_gradient
-from rlvr_lib.responses import Responses, score_energies, success_rate
-from rlvr_lib.testbeds.bandit import SoftmaxBandit
+from rlvr_lib.theory.gap import policy_gradient
 
 seeds = st.integers(0, 2**32 - 1)
 open_unit = st.floats(1e-6, 1 - 1e-6)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from rlvr_lib.doctor import browser
+from rlvr_lib.reproduction.doctor import browser
 
 pytestmark = pytest.mark.browser
 PAGES = [
@@ -207,7 +207,7 @@ def test_launch_buttons_lead_to_the_one_public_address(visit):
 
 
 def test_ledger_lists_every_published_claim(visit):
-    from rlvr_lib.results import finished_results
+    from rlvr_lib.reproduction.results import finished_results
 
     claims = [claim for result in finished_results(ROOT / "results") for claim in result.claims()]
     text = visit("book/ledger").locator("article").inner_text()

@@ -9,11 +9,12 @@ import pytest
 from conftest import ROOT
 from typer.testing import CliRunner
 
-from rlvr_lib import cli, notebooks, results
+from rlvr_lib import cli
 from rlvr_lib.claims import to_json
 from rlvr_lib.files import sha256
-from rlvr_lib.provenance import read_stamp
-from rlvr_lib.results import Result
+from rlvr_lib.reproduction import notebooks, results
+from rlvr_lib.reproduction.provenance import read_stamp
+from rlvr_lib.reproduction.results import Result
 
 FIRST = "01_gap_alignment"
 

@@ -31,8 +31,8 @@ def test_trl_reads_the_arguments(file, tmp_path):
 @pytest.mark.parametrize("file", MODELS, ids=lambda path: path.stem)
 def test_the_command_reads_the_arguments(file, tmp_path, monkeypatch):
     """Through ``rlvr train``'s own reading, with what needs a GPU switched off."""
-    from rlvr_lib import trl_train
-    from rlvr_lib.trl_tasks import TrainingTask
+    from rlvr_lib.trl import run as trl_train
+    from rlvr_lib.trl.tasks import TrainingTask
 
     run = trl_train.Run("math", "some/model", 7, arguments=ON_CPU, arguments_file=file)
     config = trl_train._config(run, tmp_path, TrainingTask(None, None))

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 from scipy.special import expit, logit
 
-from rlvr_lib.curvature import (
+from rlvr_lib.responses import Responses, success_rate
+from rlvr_lib.testbeds.bandit import SoftmaxBandit, feature_diameter, log_odds_and_gap
+from rlvr_lib.theory.curvature import (
     best_power,
     curvature_bound,
     curvature_constant,
@@ -29,9 +31,7 @@ from rlvr_lib.curvature import (
     two_arm_time,
     within_class_noise,
 )
-from rlvr_lib.gap import gradient_gap, group_gain
-from rlvr_lib.responses import Responses, success_rate
-from rlvr_lib.testbeds.bandit import SoftmaxBandit, feature_diameter, log_odds_and_gap
+from rlvr_lib.theory.gap import gradient_gap, group_gain
 
 POWERS = np.array([0.0, 0.5, 1.0, 1.5, 2.0])
 seeds = st.integers(0, 2**32 - 1)

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_lib.baseline import (
+from rlvr_lib.responses import score_energies, success_rate
+from rlvr_lib.testbeds.bandit import SoftmaxBandit
+from rlvr_lib.theory.baseline import (
     baseline_loss,
     gradient_variance,
     mean_baseline_loss,
@@ -17,7 +19,8 @@ from rlvr_lib.baseline import (
     squared_signal,
     two_gradient_baseline,
 )
-from rlvr_lib.estimators import (
+from rlvr_lib.theory.gap import policy_gradient
+from rlvr_lib.theory.signal import (
     LaggedBaseline,
     RunningSnr,
     group_squared_signal,
@@ -25,9 +28,6 @@ from rlvr_lib.estimators import (
     leave_one_out_variance,
     token_energies,
 )
-from rlvr_lib.gap import policy_gradient
-from rlvr_lib.responses import score_energies, success_rate
-from rlvr_lib.testbeds.bandit import SoftmaxBandit
 
 seeds = st.integers(0, 2**32 - 1)
 open_unit = st.floats(1e-6, 1 - 1e-6)

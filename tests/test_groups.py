@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sympy.combinatorics import Permutation
 
-import rlvr_lib.groups
-import rlvr_lib.permutations
-from rlvr_lib.groups import (
+import rlvr_lib.theory.groups
+import rlvr_lib.theory.readings
+from rlvr_lib.theory.groups import (
     FiniteGroup,
     alternating_group,
     cyclic_group,
@@ -28,8 +28,8 @@ from rlvr_lib.groups import (
     quaternion_group,
     symmetric_group,
 )
-from rlvr_lib.irreps import partitions
-from rlvr_lib.permutations import all_permutations, breakpoint_cycles, hultman_numbers, permanent
+from rlvr_lib.theory.irreps import partitions
+from rlvr_lib.theory.readings import all_permutations, breakpoint_cycles, hultman_numbers, permanent
 
 CONSTRUCTORS = {
     "cyclic_group": cyclic_group,
@@ -77,7 +77,7 @@ def functions(order):
     return arrays(np.float64, order, elements=st.floats(-10, 10, width=32))
 
 
-@pytest.mark.parametrize("module", [rlvr_lib.groups, rlvr_lib.permutations])
+@pytest.mark.parametrize("module", [rlvr_lib.theory.groups, rlvr_lib.theory.readings])
 def test_docstring_examples(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
@@ -309,7 +309,7 @@ def test_subgroups():
 def test_construction_is_cached_deterministic_immutable_and_fast():
     assert symmetric_group(5) is symmetric_group(5)
     assert cyclic_group(7) is cyclic_group(np.int64(7))
-    fresh = rlvr_lib.groups._permutation_group.__wrapped__
+    fresh = rlvr_lib.theory.groups._permutation_group.__wrapped__
     started = time.perf_counter()
     first, second = fresh(5, even=False), fresh(5, even=True)
     assert time.perf_counter() - started < 2

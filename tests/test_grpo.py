@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from rlvr_lib import gradient_gap, power_gain, success_rate
-from rlvr_lib.advantages import group_advantages
-from rlvr_lib.groups import cyclic_group, symmetric_group
-from rlvr_lib.scores import rollout_scores
-from rlvr_lib.testbeds.diagnostics import (
+from rlvr_lib.testbeds.group_tasks import ManyAnswers, WordProblem
+from rlvr_lib.testbeds.grpo import GRPO, Step, flat, one_thread, surrogate_loss, train, update
+from rlvr_lib.testbeds.measured_run import (
     AlongStep,
     along_step,
     diagnose,
@@ -22,11 +21,12 @@ from rlvr_lib.testbeds.diagnostics import (
     signal_to_noise,
     train_builtin,
 )
-from rlvr_lib.testbeds.grpo import GRPO, Step, flat, one_thread, surrogate_loss, train, update
+from rlvr_lib.testbeds.policy import Rollout
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.rollout import Rollout
-from rlvr_lib.testbeds.tasks import ManyAnswers, WordProblem
-from rlvr_lib.testbeds.warm_start import WarmStart
+from rlvr_lib.testbeds.qwen.warm_start import WarmStart
+from rlvr_lib.testbeds.scores import rollout_scores
+from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.groups import cyclic_group, symmetric_group
 
 S3 = symmetric_group(3)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from rlvr_lib.group_diagnostics import Along, Groups, Scores
-from rlvr_lib.trl_watch import UNSEEN
+from rlvr_lib.trl.step import Along, Groups, Scores
+from rlvr_lib.trl.watch import UNSEEN
 
 PAGE = (ROOT / "book" / "in_your_own_run.md").read_text()
 

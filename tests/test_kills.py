@@ -12,8 +12,8 @@ import time
 import pytest
 from conftest import ROOT
 
-from rlvr_lib.notebooks import notebook_names
-from rlvr_lib.results import Result
+from rlvr_lib.reproduction.notebooks import notebook_names
+from rlvr_lib.reproduction.results import Result
 from tests.attack.kills import kill
 
 KILLS = int(os.environ.get("RLVR_KILLS", "6"))

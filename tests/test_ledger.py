@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 from rlvr_lib.claims import papers
-from rlvr_lib.notebooks import notebook_names, read_source
-from rlvr_lib.results import finished_results
+from rlvr_lib.reproduction.notebooks import notebook_names, read_source
+from rlvr_lib.reproduction.results import finished_results
 
 RESULTS = finished_results(ROOT / "results")
 CLAIMS = [claim for result in RESULTS for claim in result.claims()]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from rlvr_lib import cli, group_gain, handoff_exponent
-from rlvr_lib.measure import SuccessLaw, draw, group_sizes, measure, read_rows, success_law, to_json, to_text
+from rlvr_lib.trl.logs import SuccessLaw, draw, group_sizes, measure, read_rows, success_law, to_json, to_text
 
 RNG = np.random.default_rng(0)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from rlvr_lib.groups import cyclic_group, symmetric_group
-from rlvr_lib.model_scores import CHOICES, HEAD, Sampled, choose, is_sharded, log_probs, score_sums
+from rlvr_lib.testbeds.group_tasks import PAD, ManyAnswers, WordProblem
 from rlvr_lib.testbeds.grpo import one_thread
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.tasks import PAD, ManyAnswers, WordProblem
+from rlvr_lib.theory.groups import cyclic_group, symmetric_group
+from rlvr_lib.trl.scores import CHOICES, HEAD, Sampled, choose, is_sharded, log_probs, score_sums
 
 # What peft and trl call, and transformers has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

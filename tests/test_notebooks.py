@@ -7,9 +7,9 @@ import pytest
 import yaml
 from conftest import ROOT, STUB
 
-from rlvr_lib import provenance
-from rlvr_lib.notebooks import declared_parameters, notebook_names, read_source, resolve
-from rlvr_lib.results import Result, published_claims
+from rlvr_lib.reproduction import provenance
+from rlvr_lib.reproduction.notebooks import declared_parameters, notebook_names, read_source, resolve
+from rlvr_lib.reproduction.results import Result, published_claims
 
 NOTEBOOKS = ROOT / "notebooks"
 NAMES = notebook_names(NOTEBOOKS)

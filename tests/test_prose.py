@@ -10,7 +10,7 @@ import re
 import pytest
 from conftest import ROOT
 
-from rlvr_lib.notebooks import notebook_names, read_source
+from rlvr_lib.reproduction.notebooks import notebook_names, read_source
 
 PAGES = ("index", "findings", "limits", "ledger", "status", "trust")
 

@@ -7,15 +7,15 @@ import sys
 import pytest
 from conftest import ROOT
 
-from rlvr_lib import provenance
-from rlvr_lib.notebooks import notebook_names, read_source
+from rlvr_lib.reproduction import provenance
+from rlvr_lib.reproduction.notebooks import notebook_names, read_source
 
 NAMES = notebook_names(ROOT / "notebooks")
 
 
 def test_closure_follows_imports_through_modules_and_packages(project):
-    closure = provenance.import_closure("from rlvr_lib.gap import gradient_gap", project)
-    assert closure.keys() == {"rlvr_lib", "rlvr_lib.gap", "rlvr_lib.arguments", "rlvr_lib.responses"}
+    closure = provenance.import_closure("from rlvr_lib.theory.gap import gradient_gap", project)
+    assert closure.keys() == {"rlvr_lib", "rlvr_lib.theory.gap", "rlvr_lib.arguments", "rlvr_lib.responses"}
     bandit = provenance.import_closure("from rlvr_lib.testbeds import bandit", project)
     assert {"rlvr_lib.testbeds", "rlvr_lib.testbeds.bandit", "rlvr_lib.responses"} <= bandit.keys()
 
@@ -24,18 +24,21 @@ def test_closure_follows_imports_through_modules_and_packages(project):
     "source",
     [
         "from rlvr_lib import gradient_gap",
-        "import rlvr_lib.gap as g",
+        "import rlvr_lib.theory.gap as g",
         "def f():\n    from rlvr_lib import gap",
         "from rlvr_lib import *",
     ],
 )
 def test_closure_sees_every_form_of_import(project, source):
-    assert "rlvr_lib.gap" in provenance.import_closure(source, project)
+    assert "rlvr_lib.theory.gap" in provenance.import_closure(source, project)
 
 
 def test_editing_a_module_changes_exactly_the_closures_that_hold_it(project):
     """Each module of the library in turn, against two programs of different closures."""
-    programs = ("from rlvr_lib.gap import gradient_gap", "from rlvr_lib.testbeds import bandit\nimport rlvr_lib.claims")
+    programs = (
+        "from rlvr_lib.theory.gap import gradient_gap",
+        "from rlvr_lib.testbeds import bandit\nimport rlvr_lib.claims",
+    )
     before = [provenance.import_closure(program, project) for program in programs]
     modules = sorted((project / "rlvr_lib").rglob("*.py"))
     assert len(modules) > 10

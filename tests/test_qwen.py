@@ -14,17 +14,17 @@ import torch
 from scipy.stats import binom
 
 from rlvr_lib import gradient_gap, group_gain, log_odds, policy_gradient, success_rate
-from rlvr_lib.advantages import group_advantages
-from rlvr_lib.groups import alternating_group, cyclic_group, dihedral_group, symmetric_group
 from rlvr_lib.responses import conditional_weights
-from rlvr_lib.testbeds import qwen_model
-from rlvr_lib.testbeds.forest import Forest, all_responses, shared_prefixes
+from rlvr_lib.testbeds.checkpoint import cache_folder, load_tensors, save_tensors
+from rlvr_lib.testbeds.group_tasks import END, EQUALS, FILLER, FIRST, PAD, ManyAnswers, WordProblem, builtin_task
+from rlvr_lib.testbeds.policy import Rollout
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.qwen_model import PlainQwen, tiny_model
-from rlvr_lib.testbeds.rollout import Rollout
-from rlvr_lib.testbeds.store import cache_folder, load_tensors, save_tensors
-from rlvr_lib.testbeds.tasks import END, EQUALS, FILLER, FIRST, PAD, ManyAnswers, WordProblem, builtin_task
-from rlvr_lib.testbeds.warm_start import WarmStart, cache_key
+from rlvr_lib.testbeds.qwen import forward as qwen_model
+from rlvr_lib.testbeds.qwen.forward import PlainQwen, tiny_model
+from rlvr_lib.testbeds.qwen.prefixes import Forest, all_responses, shared_prefixes
+from rlvr_lib.testbeds.qwen.warm_start import WarmStart, cache_key
+from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.groups import alternating_group, cyclic_group, dihedral_group, symmetric_group
 
 # Loading torch's rules of forward-mode differentiation warns about its own use of torch.jit.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -108,7 +108,7 @@ def test_shared_prefixes_change_nothing(prompts):
 
 def test_cached_keys_and_both_attentions_agree(short):
     """One forest three ways: level by level with cached keys, at once by lists, at once in blocks."""
-    from rlvr_lib.testbeds.attention import list_attention
+    from rlvr_lib.testbeds.qwen.attention import list_attention
 
     forest = Forest(short.task.prompt_tokens([3, 30]))
     generator = torch.Generator().manual_seed(0)
@@ -613,10 +613,10 @@ def test_a_cache_that_cannot_be_written_is_named_and_left_as_it_was(cache, monke
 
 SCRIPT = """
 import hashlib
-from rlvr_lib.groups import symmetric_group
+from rlvr_lib.theory.groups import symmetric_group
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.tasks import WordProblem
-from rlvr_lib.testbeds.warm_start import WarmStart
+from rlvr_lib.testbeds.group_tasks import WordProblem
+from rlvr_lib.testbeds.qwen.warm_start import WarmStart
 settings = WarmStart(clean_steps=6, noisy_steps=6, batch=16)
 theta = QwenTestbed(WordProblem(symmetric_group(3), (2,)), warm_start=settings).theta
 print(hashlib.sha256(theta.tobytes()).hexdigest())

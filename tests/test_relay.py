@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import logit
 
-import rlvr_lib.relay
-from rlvr_lib.groups import (
+import rlvr_lib.theory.relay
+from rlvr_lib.theory.groups import (
     alternating_group,
     cyclic_group,
     dihedral_group,
     quaternion_group,
     symmetric_group,
 )
-from rlvr_lib.permutations import all_permutations, attention_success, reading_success
-from rlvr_lib.relay import (
+from rlvr_lib.theory.readings import all_permutations, attention_success, reading_success
+from rlvr_lib.theory.relay import (
     clause_attention,
     clause_pair_law,
     coset_floor,
@@ -55,7 +55,7 @@ Z5, Z6, S3, D4, Q8, A4, S4, A5, S5 = GROUPS = [
 
 
 def test_docstring_examples():
-    outcome = doctest.testmod(rlvr_lib.relay)
+    outcome = doctest.testmod(rlvr_lib.theory.relay)
     assert outcome.attempted > 0
     assert outcome.failed == 0
 

@@ -10,14 +10,15 @@ import nbformat
 import pytest
 from conftest import STUB
 
-from rlvr_lib import provenance, reproduce, results
-from rlvr_lib.notebooks import resolve
+from rlvr_lib.reproduction import driver as reproduce
+from rlvr_lib.reproduction import provenance, results
+from rlvr_lib.reproduction.notebooks import resolve
 
 RUN = """
 import sys
 from pathlib import Path
-from rlvr_lib.notebooks import resolve
-from rlvr_lib.reproduce import reproduce
+from rlvr_lib.reproduction.notebooks import resolve
+from rlvr_lib.reproduction.driver import reproduce
 root, out, pause = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 print(reproduce(resolve([], "book", {"pause": pause}, root / "notebooks"), root, out, jobs=2, report=print))
 """

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from rlvr_lib.groups import cyclic_group
-from rlvr_lib.scores import (
+from rlvr_lib.testbeds.group_tasks import ManyAnswers, WordProblem
+from rlvr_lib.testbeds.policy import Rollout
+from rlvr_lib.testbeds.qwen import QwenTestbed
+from rlvr_lib.testbeds.scores import (
     Recorder,
     per_sample_scores,
     rollout_scores,
     rollout_squared_norms,
     second_order,
 )
-from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.rollout import Rollout
-from rlvr_lib.testbeds.tasks import ManyAnswers, WordProblem
+from rlvr_lib.theory.groups import cyclic_group
 
 
 def random_testbed(**arguments):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from papermill.translators import PythonTranslator
 
-from rlvr_lib.notebooks import notebook_names, read_source, resolve
+from rlvr_lib.reproduction.notebooks import notebook_names, read_source, resolve
 
 SOURCES = [*(ROOT / "rlvr_lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.py"), *(ROOT / "book").rglob("*.py")]
 PUBLISHED = [
@@ -60,10 +60,10 @@ def test_a_text_parameter_arrives_as_the_text_it_was(text):
 
 
 def test_the_tiny_model_needs_no_network(tmp_path, monkeypatch):
-    from rlvr_lib.groups import symmetric_group
+    from rlvr_lib.testbeds.group_tasks import WordProblem
     from rlvr_lib.testbeds.qwen import QwenTestbed
-    from rlvr_lib.testbeds.tasks import WordProblem
-    from rlvr_lib.testbeds.warm_start import WarmStart
+    from rlvr_lib.testbeds.qwen.warm_start import WarmStart
+    from rlvr_lib.theory.groups import symmetric_group
 
     def refuse(*arguments):
         raise AssertionError(f"it wanted to connect to {arguments[1:]}")

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 import rlvr_lib.testbeds.collapse
-import rlvr_lib.threshold
+import rlvr_lib.theory.threshold
 from rlvr_lib import Responses, gap_alignment, group_gain, success_rate
 from rlvr_lib.testbeds.bandit import SoftmaxBandit, feature_range, token_bandit
 from rlvr_lib.testbeds.collapse import Ridge, Sawtooth
-from rlvr_lib.testbeds.families import CountWindow, TokenChain, exact_critical_rate
-from rlvr_lib.testbeds.trees import TokenTrees
-from rlvr_lib.threshold import (
+from rlvr_lib.testbeds.lines import CountWindow, TokenChain, exact_critical_rate
+from rlvr_lib.testbeds.token_trees import TokenTrees
+from rlvr_lib.theory.threshold import (
     critical_learning_rate,
     critical_step,
     estimator_gain,
@@ -47,7 +47,7 @@ def exponent(length, value):
     return np.polyfit(np.log(length), np.log(value), 1)[0]
 
 
-@pytest.mark.parametrize("module", [rlvr_lib.threshold, rlvr_lib.testbeds.collapse])
+@pytest.mark.parametrize("module", [rlvr_lib.theory.threshold, rlvr_lib.testbeds.collapse])
 def test_examples_in_the_documentation(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from rlvr_lib import gradient_gap, group_gain, policy_gradient, success_rate
-from rlvr_lib.advantages import group_advantages
-from rlvr_lib.groups import alternating_group, cyclic_group, symmetric_group
-from rlvr_lib.testbeds import chains, grpo
-from rlvr_lib.testbeds.chains import (
+from rlvr_lib.testbeds import grpo
+from rlvr_lib.testbeds.transformer import TransformerTestbed
+from rlvr_lib.testbeds.transformer import problems as chains
+from rlvr_lib.testbeds.transformer.architecture import AttentionPolicy, group_head, group_layer
+from rlvr_lib.testbeds.transformer.ensemble import draw_multipliers, expected_weight, train
+from rlvr_lib.testbeds.transformer.problems import (
     WordProblems,
     draw_problems,
     quotients,
@@ -22,9 +24,8 @@ from rlvr_lib.testbeds.chains import (
     success_and_sensitivity,
     success_probability,
 )
-from rlvr_lib.testbeds.transformer import TransformerTestbed
-from rlvr_lib.testbeds.transformer_policy import AttentionPolicy, group_head, group_layer
-from rlvr_lib.testbeds.transformer_training import draw_multipliers, expected_weight, train
+from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.groups import alternating_group, cyclic_group, symmetric_group
 
 FALSE_ALARM = 1e-6
 S3 = symmetric_group(3)

@@ -15,14 +15,14 @@ from trl import GRPOTrainer
 from trl_runs import build, logged, replayed, warm
 
 from rlvr_lib import group_gain, log_odds
-from rlvr_lib.group_diagnostics import Groups
-from rlvr_lib.grouped_rollout import Rollouts, RunFailed, success_of
-from rlvr_lib.model_scores import Sampled
-from rlvr_lib.testbeds.diagnostics import AlongStep, along_step, prompt_gradients
 from rlvr_lib.testbeds.grpo import GRPO, flat, one_thread, surrogate_loss
+from rlvr_lib.testbeds.measured_run import AlongStep, along_step, prompt_gradients
 from rlvr_lib.trl import Act, Measure, MeasuredGRPOTrainer, Memory
-from rlvr_lib.trl_tasks import TrainingTask, group_task
-from rlvr_lib.trl_watch import UNSEEN, watch
+from rlvr_lib.trl.rollouts import Rollouts, RunFailed, success_of
+from rlvr_lib.trl.scores import Sampled
+from rlvr_lib.trl.step import Groups
+from rlvr_lib.trl.tasks import TrainingTask, group_task
+from rlvr_lib.trl.watch import UNSEEN, watch
 
 # What peft and trl call, and transformers has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -203,7 +203,7 @@ def test_directional_numbers_are_those_of_the_enumeration_along_the_actual_updat
 
 def test_central_differences_are_the_derivatives_of_the_built_in_loop(testbed):
     """On one rollout and one direction: the slope to 1e-4, the second derivative to 1e-2, whatever the step length."""
-    from rlvr_lib.grouped_rollout import Move, along_move
+    from rlvr_lib.trl.rollouts import Move, along_move
 
     prompts, size = [3, 20, 31], 32
     (rollout,), replay, _ = replayed(testbed, prompts, size)
@@ -484,7 +484,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(testbed):
 
 def test_a_full_disk_leaves_whole_checkpoints_only(testbed, tmp_path):
     """The limit on file sizes makes the second checkpoint fail in the middle, as a full disk does."""
-    from rlvr_lib.trl_train import last_whole_checkpoint
+    from rlvr_lib.trl.run import last_whole_checkpoint
 
     class Filling(MeasuredGRPOTrainer):
         def _save_checkpoint(self, model, trial):
@@ -526,7 +526,7 @@ def test_a_plain_trainer_is_watched_and_told_what_stays_unseen(testbed, tmp_path
         arguments={"shuffle_dataset": False},
     )  # fmt: skip
     watch(trainer, rows=tmp_path / "groups.jsonl")
-    with caplog.at_level(logging.WARNING, "rlvr_lib.trl_watch"):
+    with caplog.at_level(logging.WARNING, "rlvr_lib.trl.watch"):
         trainer.train()
     expected = Groups(np.full(4, 6.0), rollout.reward.sum(1)).values()
     for name, value in expected.items():

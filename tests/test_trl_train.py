@@ -8,13 +8,14 @@ import torch
 from conftest import ROOT
 from typer.testing import CliRunner
 
-from rlvr_lib import cli, trl_train
-from rlvr_lib.grouped_rollout import RunFailed
+from rlvr_lib import cli
 from rlvr_lib.testbeds.grpo import one_thread
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.qwen_model import tiny_model
-from rlvr_lib.trl_tasks import final_answer, load_task, math_verifier
-from rlvr_lib.trl_train import Run, last_whole_checkpoint, loop_arguments, train_trl
+from rlvr_lib.testbeds.qwen.forward import tiny_model
+from rlvr_lib.trl import run as trl_train
+from rlvr_lib.trl.rollouts import RunFailed
+from rlvr_lib.trl.run import Run, last_whole_checkpoint, loop_arguments, train_trl
+from rlvr_lib.trl.tasks import final_answer, load_task, math_verifier
 
 NAMES = ("success_rate", "gap_alignment", "gradient_snr", "critical_learning_rate", "optimal_baseline")
 

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from rlvr_lib.cli import app
-from rlvr_lib.testbeds import z96
+from rlvr_lib.studies import published_relay as z96
 
 SMALL = z96.Settings(
     horizons=(2, 4), group="Z6", names=4, batch=64, hidden=32, head_steps=150, evaluate_every=3, evaluation_prompts=200

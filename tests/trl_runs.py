@@ -5,10 +5,10 @@ import tempfile
 
 import torch
 
-from rlvr_lib.groups import symmetric_group
+from rlvr_lib.testbeds.group_tasks import WordProblem
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.tasks import WordProblem
-from rlvr_lib.trl_tasks import group_task
+from rlvr_lib.theory.groups import symmetric_group
+from rlvr_lib.trl.tasks import group_task
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # rollout_func, of which the tests make use
 

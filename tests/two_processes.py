@@ -17,10 +17,10 @@ torch.set_num_threads(1)
 
 from trl_runs import Replay, build, warm  # noqa: E402
 
-from rlvr_lib.model_scores import Sampled, choose, is_sharded, score_sums  # noqa: E402
 from rlvr_lib.testbeds.grpo import flat  # noqa: E402
 from rlvr_lib.trl import MeasuredGRPOTrainer  # noqa: E402
-from rlvr_lib.trl_tasks import TrainingTask, group_task  # noqa: E402
+from rlvr_lib.trl.scores import Sampled, choose, is_sharded, score_sums  # noqa: E402
+from rlvr_lib.trl.tasks import TrainingTask, group_task  # noqa: E402
 
 
 class Noting(MeasuredGRPOTrainer):

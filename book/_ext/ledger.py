@@ -11,8 +11,8 @@ from sphinx.util.docutils import SphinxDirective
 import rlvr_lib
 from rlvr_lib.claims import folded_verdict, papers
 from rlvr_lib.files import sha256
-from rlvr_lib.provenance import read_stamp
-from rlvr_lib.results import finished_results
+from rlvr_lib.reproduction.provenance import read_stamp
+from rlvr_lib.reproduction.results import finished_results
 
 
 def table(header, rows, widths, classes=()):

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from rlvr_lib.arguments import non_negative, open_unit, positive, real_array, require
-from rlvr_lib.testbeds.families import Point
+from rlvr_lib.testbeds.lines import Point
 
 
 @dataclass(frozen=True, eq=False)

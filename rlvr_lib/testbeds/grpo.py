@@ -2,7 +2,7 @@
 
 Each step samples groups of responses, turns their rewards into advantages and ascends (1/B) sum_i A_i log pi(o_i), or
 with length normalisation (1/B) sum_i (A_i / |o_i|) log pi(o_i). On-policy, for advantages that sum to zero in each
-group, the expected step of plain SGD is the learning rate times ``rlvr_lib.gap.group_gain`` times the gradient gap.
+group, the expected step of plain SGD is the learning rate times ``rlvr_lib.group_gain`` times the gradient gap.
 Left out: a KL penalty, a reference policy, several devices.
 """
 
@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
-from rlvr_lib.advantages import ESTIMATORS, group_advantages
 from rlvr_lib.arguments import integer, non_negative, positive, require
-from rlvr_lib.testbeds.rollout import Rollout, TrainablePolicy
-from rlvr_lib.testbeds.store import load_tensors, save_tensors
+from rlvr_lib.testbeds.checkpoint import load_tensors, save_tensors
+from rlvr_lib.testbeds.policy import Rollout, TrainablePolicy
+from rlvr_lib.theory.advantages import ESTIMATORS, group_advantages
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -37,7 +37,7 @@ class GRPO:
 
     Attributes:
         group_size: G, responses to a prompt.
-        estimator: one of ``rlvr_lib.advantages.ESTIMATORS``.
+        estimator: one of ``rlvr_lib.theory.advantages.ESTIMATORS``.
         baseline: maps policy and rollout to baselines that broadcast to [Q, G]; the advantage is then the reward minus
             it, and ``estimator`` is not used.
         length_normalize: weight each response with 1/|o|.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlvr_lib.files import write_whole
-from rlvr_lib.provenance import hardware, today
+from rlvr_lib.reproduction.provenance import hardware, today
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -23,7 +23,7 @@ import jupytext
 import nbformat
 from tqdm import tqdm
 
-from rlvr_lib.results import Result
+from rlvr_lib.reproduction.results import Result
 from tests.attack.common import environment, record, reproduce, start
 from tests.attack.kills import broken_files, kill
 from tests.conftest import STUB, lay_out_project
@@ -358,7 +358,7 @@ def helper_changed(place):
 TENSORS = """
 import sys, torch
 from pathlib import Path
-from rlvr_lib.testbeds.store import load_tensors, save_tensors
+from rlvr_lib.testbeds.checkpoint import load_tensors, save_tensors
 path = Path("cache.safetensors")
 if not path.exists():
     save_tensors(path, {"work": torch.full((1000,), 6)}, {})

@@ -15,7 +15,7 @@ import psutil
 from tqdm import tqdm
 
 from rlvr_lib.files import sha256
-from rlvr_lib.results import Result
+from rlvr_lib.reproduction.results import Result
 from tests.attack.common import environment, record, reproduce, start
 from tests.conftest import lay_out_project
 
@@ -27,7 +27,7 @@ STORE = """
 import json, sys
 from pathlib import Path
 import nbformat
-from rlvr_lib import provenance, results
+from rlvr_lib.reproduction import provenance, results
 result = results.Result(Path(sys.argv[1]), "01_stub", "book")
 results.settle(result)
 stamp, notebook = provenance.read_stamp(result.stamp_file), nbformat.read(result.files["notebook"], 4)

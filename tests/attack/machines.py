@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from rlvr_lib.claims import agrees
-from rlvr_lib.notebooks import notebook_names
-from rlvr_lib.provenance import read_stamp
-from rlvr_lib.results import Result
+from rlvr_lib.reproduction.notebooks import notebook_names
+from rlvr_lib.reproduction.provenance import read_stamp
+from rlvr_lib.reproduction.results import Result
 from tests.attack.common import ROOT, environment, record, reproduce
 from tests.attack.meta import jobs
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rlvr_lib import provenance
 from rlvr_lib.cli import INTERRUPTED
-from rlvr_lib.notebooks import notebook_names, read_source
-from rlvr_lib.results import Result, accepted_sabotages
+from rlvr_lib.reproduction import provenance
+from rlvr_lib.reproduction.notebooks import notebook_names, read_source
+from rlvr_lib.reproduction.results import Result, accepted_sabotages
 from tests.attack.common import ROOT, environment, record, reproduce
 from tests.attack.theory import MUTANTS, Mutant
 

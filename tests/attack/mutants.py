@@ -18,7 +18,7 @@ from tests.attack.meta import copy_project, jobs
 
 SAMPLE = 200
 SEED = 0
-FIRST = "rlvr_lib.gap.x_log_odds__mutmut_1"
+FIRST = "rlvr_lib.theory.gap.x_log_odds__mutmut_1"
 KILLED = ("killed", "timeout", "segfault", "suspicious")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlvr_lib.files import write_whole
-from rlvr_lib.provenance import hardware, today
+from rlvr_lib.reproduction.provenance import hardware, today
 
 RESULTS = Path(__file__).parents[2] / "results"
 LAST, HISTORY = RESULTS / "benchmarks.json", RESULTS / "benchmark_history.jsonl"

@@ -11,7 +11,7 @@ from statistics import median
 
 import numpy as np
 
-from rlvr_lib.groups import FiniteGroup, alternating_group, cyclic_group, symmetric_group
+from rlvr_lib.theory.groups import FiniteGroup, alternating_group, cyclic_group, symmetric_group
 
 REPEATS = 15
 FASTER = "times faster than the baseline"

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rlvr_lib.groups import symmetric_group
+from rlvr_lib.testbeds.group_tasks import EQUALS, PAD, WordProblem
 from rlvr_lib.testbeds.grpo import GRPO, one_thread, train
+from rlvr_lib.testbeds.policy import Rollout
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.rollout import Rollout
-from rlvr_lib.testbeds.tasks import EQUALS, PAD, WordProblem
+from rlvr_lib.theory.groups import symmetric_group
 
 QUICKER, COST = "times faster than the baseline", "times the cost of the baseline"
 STEPS = 15

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from rlvr_lib.notebooks import notebook_names
-from rlvr_lib.results import Result
+from rlvr_lib.reproduction.notebooks import notebook_names
+from rlvr_lib.reproduction.results import Result
 
 ROOT = Path(__file__).parents[2]
 FASTER = "times faster than the baseline"

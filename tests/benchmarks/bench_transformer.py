@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from rlvr_lib import policy_gradient, success_rate
-from rlvr_lib.groups import symmetric_group
-from rlvr_lib.testbeds.chains import draw_problems, success_and_sensitivity, success_probability
 from rlvr_lib.testbeds.transformer import AttentionPolicy, TransformerTestbed
-from rlvr_lib.testbeds.transformer_training import train
+from rlvr_lib.testbeds.transformer.ensemble import train
+from rlvr_lib.testbeds.transformer.problems import draw_problems, success_and_sensitivity, success_probability
+from rlvr_lib.theory.groups import symmetric_group
 
 HORIZONS = (5, 15, 45)
 

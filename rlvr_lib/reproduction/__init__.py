@@ -1,0 +1,1 @@
+"""Executes the notebooks, and keeps, stamps and compares what they found."""

@@ -1,0 +1,215 @@
+"""Run the notebooks through papermill, each into an output folder that holds only finished results.
+
+A result (``reproduction.results``) is prepared in a hidden folder and put in place with its stamp last, so a run killed
+at any moment leaves the old result or the new one, or what the next run completes without executing anything again;
+that run continues with the notebooks that have no fresh stamp. One lock a notebook keeps two runs in one folder apart.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from filelock import FileLock
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from tqdm import tqdm
+
+from rlvr_lib.files import require_writable
+from rlvr_lib.reproduction import provenance
+from rlvr_lib.reproduction.notebooks import declared_parameters, read_source
+from rlvr_lib.reproduction.results import NotebookFailed, Result, settle, store
+
+KERNEL = "python3"
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TOKENIZERS_PARALLELISM": "false"}
+PROGRESS = re.compile(rb"(\d+)/(\d+) \[")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to bring up to date: its source, its parameters and the hashes of all it depends on.
+
+    ``overrides`` are the parameters that differ from the notebook's defaults: what papermill injects.
+    """
+
+    result: Result
+    notebook: nbformat.NotebookNode
+    parameters: dict[str, Any]
+    overrides: dict[str, Any]
+    inputs: dict[str, str]
+    root: Path
+
+    @classmethod
+    def prepare(cls, name: str, parameters: Mapping[str, Any], root: Path, out: Path) -> Job:
+        """Read a notebook's source and hash what it depends on."""
+        notebook = read_source(root / "notebooks" / f"{name}.py")
+        declared = declared_parameters(notebook)
+        overrides = {key: value for key, value in parameters.items() if value != declared[key].default}
+        result = Result(out, name, parameters["profile"])
+        return cls(result, notebook, dict(parameters), overrides, provenance.inputs(notebook, root), root)
+
+    def is_fresh(self, installed: Mapping[str, str]) -> bool:
+        """Whether the finished result was made from exactly this, with these versions installed."""
+        stamp = self.result.stamp()
+        found = stamp and (stamp.inputs, stamp.parameters, stamp.versions)
+        return found == (self.inputs, self.parameters, dict(installed))
+
+
+@dataclass
+class Run:
+    """A reproduction in progress: its bar, and its child processes, so that an interrupt can end them all."""
+
+    bar: tqdm
+    fresh: bool
+    children: set[subprocess.Popen] = field(default_factory=set)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self) -> None:
+        """End every child; papermill takes its kernel down with it."""
+        self.stopped.set()
+        for child in list(self.children):
+            child.terminate()
+
+
+def require_kernel() -> None:
+    """Raise ``ValueError`` unless the kernel that runs the notebooks is installed."""
+    try:
+        KernelSpecManager().get_kernel_spec(KERNEL)
+    except NoSuchKernel:
+        raise ValueError(f"kernel must be an installed Jupyter kernel, got {KERNEL!r}: pip install ipykernel") from None
+
+
+def reproduce(
+    parameters: Mapping[str, Mapping[str, Any]],
+    root: Path,
+    out: Path,
+    jobs: int = 1,
+    fresh: bool = False,
+    report: Callable[[str], None] = tqdm.write,
+) -> dict[str, str]:
+    """Execute each notebook that has no fresh result in the folder.
+
+    Args:
+        parameters: by notebook, every parameter's value as ``rlvr_lib.reproduction.notebooks.resolve`` gives them.
+        root: the project, with ``notebooks`` and the library.
+        out: folder for the results.
+        jobs: notebooks at a time.
+        fresh: execute also where a fresh result is there.
+        report: called with a line for each notebook as it ends.
+
+    Returns:
+        By notebook, ``""`` when its result is finished, otherwise what went wrong.
+
+    Raises:
+        ValueError: the folder cannot be written, or the kernel is missing.
+        KeyboardInterrupt: interrupted; finished notebooks stay finished.
+    """
+    require_writable(out)
+    require_kernel()
+    # Prepared in this thread: Python 3.11 cannot parse source in several threads at once.
+    prepared = [Job.prepare(name, values, root, out) for name, values in parameters.items()]
+    run = Run(tqdm(total=0, unit="cell", desc="cells", disable=None, dynamic_ncols=True), fresh)
+    pool = ThreadPoolExecutor(max_workers=jobs)
+    work = {pool.submit(_finish, job, run): job.result.name for job in prepared}
+    failures = {}
+    try:
+        for future in as_completed(work):
+            name = work[future]
+            try:
+                message, failures[name] = future.result(), ""
+            except (NotebookFailed, OSError) as error:
+                message, failures[name] = f"{name}: failed: {error}", str(error)
+            report(message)
+    finally:
+        run.stop()
+        pool.shutdown(cancel_futures=True)
+        run.bar.close()
+    return dict(sorted(failures.items()))
+
+
+def _finish(job: Job, run: Run) -> str:
+    """Make one result fresh, unless it is; the message for the user."""
+    result, installed = job.result, provenance.versions()
+    result.hidden.mkdir(exist_ok=True)
+    with FileLock(result.hidden / f"{result.stem}.lock"):
+        if run.stopped.is_set():
+            raise NotebookFailed("stopped before it began")
+        settle(result)
+        if not run.fresh and job.is_fresh(installed):
+            return f"{result.name}: up to date"
+        for leftover in result.hidden.glob(f"{result.stem}.run-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        # A folder of its own: the kernel of a run that was killed may still be writing into the last one.
+        folder = Path(tempfile.mkdtemp(dir=result.hidden, prefix=f"{result.stem}.run-"))
+        started = time.perf_counter()
+        try:
+            executed = _execute(folder, job, run)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        stamp = provenance.Stamp(
+            notebook=result.name,
+            profile=result.profile,
+            parameters=job.parameters,
+            inputs=job.inputs,
+            versions=installed,
+            hardware=provenance.hardware() | {"threads": ONE_THREAD["OMP_NUM_THREADS"]},
+            outputs={},
+            date=provenance.today(),
+            runtime_s=round(time.perf_counter() - started, 1),
+        )
+        store(result, executed, stamp)
+    return f"{result.name}: finished in {stamp.runtime_s:.0f} s"
+
+
+def _execute(folder: Path, job: Job, run: Run) -> nbformat.NotebookNode:
+    """The notebook with its outputs, run by papermill in a process of its own."""
+    notebook = copy.deepcopy(job.notebook)
+    notebook.metadata["kernelspec"] = {"name": KERNEL, "display_name": "Python 3", "language": "python"}
+    (folder / "source.ipynb").write_text(nbformat.writes(notebook), encoding="utf-8")
+    (folder / "parameters.yml").write_text(yaml.safe_dump(job.overrides), encoding="utf-8")
+    command = [sys.executable, "-m", "papermill", "source.ipynb", "executed.ipynb", "--progress-bar"]
+    command += ["--parameters_file", "parameters.yml", "--kernel", KERNEL, "--cwd", str(job.root)]
+    # A session of its own, so that an interrupt reaches this process alone, which then ends the child.
+    options = {"cwd": folder, "stderr": subprocess.PIPE, "start_new_session": True}
+    with subprocess.Popen(command, env=QUIET | os.environ | ONE_THREAD, **options) as child:
+        run.children.add(child)
+        if run.stopped.is_set():
+            child.terminate()
+        tail = _follow(child, run.bar)
+    run.children.discard(child)
+    if child.returncode != 0:
+        raise NotebookFailed(_last_lines(tail))
+    return nbformat.read(folder / "executed.ipynb", as_version=4)
+
+
+def _follow(child: subprocess.Popen, bar: tqdm) -> bytes:
+    """Move the bar with papermill's own, until the child ends; the last of what it printed."""
+    tail, done, total = b"", 0, 0
+    while chunk := child.stderr.read1(65536):
+        tail = (tail + chunk)[-20_000:]
+        if steps := PROGRESS.findall(tail):
+            now, of = map(int, steps[-1])
+            bar.total += of - total
+            bar.update(now - done)
+            done, total = now, of
+    return tail
+
+
+def _last_lines(tail: bytes, count: int = 30) -> str:
+    text = tail.decode(errors="replace").replace("\r", "\n")
+    lines = [line for line in text.splitlines() if line.strip() and not PROGRESS.search(line.encode())]
+    return "\n".join(lines[-count:]) or "papermill ended without a message"

@@ -1,0 +1,139 @@
+"""Forests of prefixes: each distinct prefix of the responses to some prompts once.
+
+Responses to one prompt share most of their prefixes, and a causal model computes the same for a shared prefix. A
+forest lists, for every token, the tokens it attends to; prompts are its trunks, responses its branches. Sampling
+grows a forest level by level, training evaluates the branches of a rollout, the oracle those of all responses.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Int
+
+from rlvr_lib.testbeds.qwen.attention import Attention, block_attention, list_attention
+
+LARGEST_BLOCK = 128
+"""Tokens of a prompt and its branches beyond which a list for each token is cheaper than all pairs."""
+
+
+class Forest:
+    """The tokens of Q prompts of P tokens each, then levels of branches.
+
+    Branches are numbered 0 to Q - 1 (the prompts as a whole), then in the order in which they were grown.
+
+    Attributes:
+        tokens: [N], the symbol of every token.
+        positions: [N], its place in its sequence.
+        visible: one [n, width] array a level, the tokens that each token attends to, itself included; -1 for none.
+    """
+
+    def __init__(self, prompts: Int[torch.Tensor, "Q P"]):
+        count, width = prompts.shape
+        trunk = torch.arange(count * width).view(count, 1, width).expand(-1, width, -1)
+        causal = torch.arange(width) <= torch.arange(width)[:, None]
+        self.tokens = prompts.flatten()
+        self.positions = torch.arange(width).repeat(count)
+        self.visible = [torch.where(causal, trunk, -1).reshape(-1, width)]
+        self._path = trunk[:, 0]
+        self._trunk = [torch.arange(count).repeat_interleave(width)]
+        self._level_trunk = torch.arange(count)
+        self._trunk_ends = trunk[:, 0, -1]
+        self._level_start = 0
+
+    def grow(self, parent: Int[torch.Tensor, " n"], token: Int[torch.Tensor, " n"]) -> Int[torch.Tensor, " n"]:
+        """Append a level of n tokens to branches of the last level; returns the numbers of the n new branches."""
+        row, above = torch.arange(len(token)) + len(self.tokens), parent - self._level_start
+        self._path = torch.cat([self._path[above], row[:, None]], 1)
+        self._level_trunk = self._level_trunk[above]
+        self._trunk.append(self._level_trunk)
+        branch = row - self.trunk_tokens + len(self._trunk_ends)
+        self._level_start = int(branch[0])
+        self.tokens = torch.cat([self.tokens, token])
+        self.positions = torch.cat([self.positions, torch.full_like(token, self._path.shape[1] - 1)])
+        self.visible.append(self._path)
+        return branch
+
+    @property
+    def trunk_tokens(self) -> int:
+        """QP, tokens of all prompts."""
+        return len(self.visible[0])
+
+    @property
+    def branch_rows(self) -> Int[torch.Tensor, " M"]:
+        """The token that ends each branch, in the order of their numbers."""
+        return torch.cat([self._trunk_ends, torch.arange(self.trunk_tokens, len(self.tokens))])
+
+    def attention(self) -> Attention:
+        """Attention of every token to its own prefix: in one block a prompt where these are small, else by lists."""
+        width = self.visible[-1].shape[1]
+        visible = torch.cat([F.pad(level, (0, width - level.shape[1]), value=-1) for level in self.visible])
+        trunk = torch.cat(self._trunk)
+        size = int(trunk.bincount().max())
+        if size > LARGEST_BLOCK:
+            return list_attention(visible)
+        by_trunk = torch.sort(trunk, stable=True)
+        inside = torch.arange(len(trunk)) - torch.searchsorted(by_trunk.values, by_trunk.values)
+        slot = torch.empty_like(inside).index_copy(0, by_trunk.indices, inside)
+        place = trunk * size + slot
+        members = torch.zeros(len(self._trunk_ends) * size, dtype=torch.int64)
+        members[place] = torch.arange(len(trunk))
+        # A column more for the absent tokens; members that only fill a block attend to all of it.
+        seen = torch.ones(len(members), size + 1, dtype=torch.bool)
+        seen[place] = torch.zeros(len(trunk), size + 1, dtype=torch.bool).scatter(
+            1, torch.where(visible < 0, size, slot[visible]), True
+        )
+        return block_attention(members.view(-1, size), place, seen[:, :size].view(-1, size, size))
+
+
+def shared_prefixes(
+    prompts: Int[torch.Tensor, "Q P"], tokens: Int[torch.Tensor, "B T"], mask: Bool[torch.Tensor, "B T"]
+) -> tuple[Forest, Int[torch.Tensor, "B T"]]:
+    """The forest of B = QG responses, group after group, and for each of their tokens the branch that emits it."""
+    forest, symbols = Forest(prompts), int(tokens.max()) + 1
+    branch = torch.arange(len(prompts)).repeat_interleave(len(tokens) // len(prompts))
+    emits = [branch]
+    for step in range(1, tokens.shape[1]):
+        going_on = mask[:, step]
+        if going_on.any():
+            code = branch[going_on] * symbols + tokens[going_on, step - 1]
+            distinct, which = torch.unique(code, return_inverse=True)
+            branch = branch.index_put((going_on,), forest.grow(distinct // symbols, distinct % symbols)[which])
+        emits.append(branch)
+    return forest, torch.stack(emits, 1)
+
+
+def all_prefixes(prompt: Int[torch.Tensor, " P"], continuations: Int[torch.Tensor, " a"], depth: int) -> Forest:
+    """The forest of one prompt and all sequences of fewer than ``depth`` continuations; children are neighbours."""
+    forest = Forest(prompt[None])
+    branch = torch.zeros(1, dtype=torch.int64)
+    for _ in range(depth - 1):
+        branch = forest.grow(branch.repeat_interleave(len(continuations)), continuations.repeat(len(branch)))
+    return forest
+
+
+def all_responses(alphabet: tuple[int, ...], depth: int) -> tuple[Int[torch.Tensor, "n T"], Int[torch.Tensor, " n"]]:
+    """Tokens [n, depth] and lengths [n] of all responses of at most ``depth`` tokens, padded on the right with 0.
+
+    The first symbol of the alphabet ends a response. Shorter responses come first, those without an end last.
+    """
+    tokens, length = _all_responses(alphabet, depth)
+    return torch.tensor(tokens), torch.tensor(length)
+
+
+@functools.lru_cache(maxsize=8)
+def _all_responses(alphabet: tuple[int, ...], depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """In NumPy: tensors made, and kept, while ``torch.func`` differentiates would belong to that derivative."""
+    end, going_on = alphabet[0], np.array(alphabet[1:])
+    prefixes, tokens, length = np.zeros((1, 0), dtype=np.int64), [], []
+    for level in range(depth):
+        ended = np.pad(prefixes, ((0, 0), (0, 1)), constant_values=end)
+        tokens.append(np.pad(ended, ((0, 0), (0, depth - level - 1))))
+        length.append(np.full(len(prefixes), level + 1))
+        children = np.tile(going_on, len(prefixes))[:, None]
+        prefixes = np.concatenate([prefixes.repeat(len(going_on), 0), children], 1)
+    length.append(np.full(len(prefixes), depth))
+    return np.concatenate([*tokens, prefixes]), np.concatenate(length)

@@ -1,0 +1,145 @@
+"""Scores of single responses of a torch model: exact gradients by ``torch.func``, and their norms without them.
+
+A matrix W that maps activations a_t to outputs W a_t has the per-response gradient sum_t g_t a_t', where g_t is the
+gradient with respect to the output, so its squared norm is sum_tu <g_t, g_u> <a_t, a_u>. One backward pass to the
+outputs, without the gradient of any parameter, gives the norms of all responses of a batch ("ghost norms").
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+
+from rlvr_lib.arguments import integer
+
+if TYPE_CHECKING:
+    from rlvr_lib.testbeds.policy import Rollout, TrainablePolicy
+
+CHUNK = 64
+"""Responses differentiated at once, a balance of memory against calls."""
+
+
+def per_sample_scores(
+    log_prob: Callable[..., Float[torch.Tensor, ""]],
+    parameters: Mapping[str, torch.Tensor],
+    *rows: torch.Tensor,
+    chunk: int = CHUNK,
+) -> Float[torch.Tensor, "n d"]:
+    """Gradient of ``log_prob(parameters, *row)`` for each of n rows, flat in the order of the parameters.
+
+    Args:
+        log_prob: log-probability of one response, traceable by ``torch.func``.
+        parameters: tensors by name, d numbers in all.
+        rows: tensors [n, ...]; entry i of each belongs to response i.
+        chunk: rows at a time.
+    """
+    integer("chunk", chunk, low=1)
+    gradients = torch.func.vmap(torch.func.grad(log_prob), in_dims=(None, *[0] * len(rows)))
+    parameters = {name: value.detach() for name, value in parameters.items()}
+    width = sum(value.numel() for value in parameters.values())
+    scores = torch.empty(len(rows[0]), width, dtype=next(iter(parameters.values())).dtype)
+    for target, *part in zip(scores.split(chunk), *(row.split(chunk) for row in rows), strict=True):
+        torch.cat([gradient.flatten(1) for gradient in gradients(parameters, *part).values()], 1, out=target)
+    return scores
+
+
+def rollout_scores(policy: TrainablePolicy, rollout: Rollout) -> Float[torch.Tensor, "B d"]:
+    """Score of every response of a rollout under the current policy, flat in the order of its parameters.
+
+    A policy with a method ``scores(rollout)`` computes them itself; for others this is one backward pass a response,
+    all at once, which suits models of few parameters.
+    """
+    if hasattr(policy, "scores"):
+        return policy.scores(rollout)
+    log_prob = policy.token_log_probs(rollout).sum(-1)
+    each = torch.eye(len(log_prob), dtype=log_prob.dtype)
+    gradients = torch.autograd.grad(log_prob, policy.parameters(), each, is_grads_batched=True)
+    return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+
+
+def rollout_squared_norms(policy: TrainablePolicy, rollout: Rollout) -> Float[torch.Tensor, " B"]:
+    """|s|^2 of every response of a rollout, by the policy's ``squared_norms(rollout)`` where it has one."""
+    if hasattr(policy, "squared_norms"):
+        return policy.squared_norms(rollout)
+    return rollout_scores(policy, rollout).square().sum(-1)
+
+
+@dataclass
+class Recorder:
+    """A tap for a forward pass: keeps parameter name, input and output of every product with a parameter.
+
+    Run the forward on detached parameters; the first product, the look-up of embeddings, then starts the graph.
+    """
+
+    products: list[tuple[str, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def __call__(self, name: str, inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """Record one product; the output is returned unchanged."""
+        if not outputs.requires_grad:
+            outputs.requires_grad_()
+        self.products.append((name, inputs.detach(), outputs))
+        return outputs
+
+    def squared_norms(
+        self, log_prob: Float[torch.Tensor, " B"], parameters: Mapping[str, torch.Tensor]
+    ) -> Float[torch.Tensor, " B"]:
+        """|gradient of log_prob[i]|^2 with respect to all parameters, for each i.
+
+        Args:
+            log_prob: from a recorded forward pass over B rows that do not interact, in every product one after the
+                other with equally many positions each.
+            parameters: those of the forward pass. A vector multiplies elementwise; a matrix multiplies, or is looked
+                up by integer inputs, or both (a tied embedding: the cross term counts). ``X.bias`` is added by the
+                product with ``X.weight``.
+        """
+        batch = len(log_prob)
+        gradients = torch.autograd.grad(log_prob.sum(), [outputs for _, _, outputs in self.products])
+        norms, factors = torch.zeros_like(log_prob), {}
+        for (name, inputs, _), gradient in zip(self.products, gradients, strict=True):
+            weight, bias = parameters[name], name.removesuffix("weight") + "bias"
+            if weight.ndim == 1:
+                norms += (gradient * inputs).view(batch, -1, len(weight)).sum(1).square().sum(-1)
+                continue
+            if not inputs.is_floating_point():
+                inputs, gradient = gradient, F.one_hot(inputs, len(weight)).to(gradient.dtype)
+            inputs, gradient = inputs.view(batch, -1, inputs.shape[-1]), gradient.view(batch, -1, gradient.shape[-1])
+            factors.setdefault(name, []).append((gradient, inputs))
+            if bias in parameters:
+                norms += gradient.sum(1).square().sum(-1)
+        for pairs in factors.values():
+            norms += _squared_norm_of_product(*(torch.cat(side, 1) for side in zip(*pairs, strict=True)))
+        return norms.detach()
+
+
+def _squared_norm_of_product(left: Float[torch.Tensor, "B t o"], right: Float[torch.Tensor, "B t i"]) -> torch.Tensor:
+    """|left' right|^2 for each row, by the cheaper of the inner products of positions and the product itself."""
+    positions, outputs, inputs = left.shape[1], left.shape[2], right.shape[2]
+    if positions * (outputs + inputs) < outputs * inputs:
+        return (torch.bmm(left, left.mT) * torch.bmm(right, right.mT)).sum((1, 2))
+    return torch.bmm(left.mT, right).square().sum((1, 2))
+
+
+def second_order(
+    function: Callable[[Mapping[str, torch.Tensor]], torch.Tensor],
+    parameters: Mapping[str, torch.Tensor],
+    direction: Mapping[str, torch.Tensor],
+) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """((f, f'), (f', f'')) of a function of the parameters along a direction, by forward mode twice."""
+    zero = torch.zeros((), dtype=next(iter(parameters.values())).dtype)
+
+    def along(distance):
+        return function({name: value + distance * direction[name] for name, value in parameters.items()})
+
+    def first_order(distance):
+        return torch.func.jvp(along, (distance,), (torch.ones_like(distance),))
+
+    with warnings.catch_warnings():
+        # Torch loads its rules of forward mode at the first use, and warns that it scripts them.
+        warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)
+        return torch.func.jvp(first_order, (zero,), (torch.ones_like(zero),))

@@ -1,0 +1,291 @@
+"""Chains of group elements: the prompts of the synthetic transformer, and dynamic programming along them.
+
+A prompt holds clauses, "name m carries the group element g", and a list of h names. The task is to multiply the
+elements of those names in that order; a response is the h running products, and only the last one is verified.
+Running products grow on the right, x_l = x_{l-1} g_l with x_0 the identity. A step that multiplies by k_l in place of
+g_l therefore makes the error (right)^-1 (done) = g_l^-1 k_l, whatever x_{l-1} is, and the clauses still to come
+conjugate it: x_h = (g_1 .. g_h) times the product over l of (g_{l+1} .. g_h)^-1 e_l (g_{l+1} .. g_h).
+
+Laws of the element a step multiplies by are tensors [..., T, order, P]: prompts come last because they are many, and
+leading axes are independent runs (seeds, mixtures).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from rlvr_lib.arguments import integer, non_negative, require
+from rlvr_lib.theory.groups import FiniteGroup
+
+ABSENT = -1
+CONTEXTS = ("fixed", "chain")
+CACHED_ENTRIES = 2**17
+
+
+@dataclass(frozen=True, eq=False)
+class WordProblems:
+    """P prompts over one group, ordered by horizon so that the chains still running are always the last ones.
+
+    Attributes:
+        group: its ``table`` multiplies.
+        horizon: [P], steps of each chain, not decreasing; T is the last and largest.
+        name: [..., P, T], which name each step needs; ignored beyond the horizon.
+        element: [..., P, N], the element that the clause of each name carries; -1 where there is no such clause.
+
+    Raises:
+        ValueError: horizons that decrease, shapes that disagree, a name or element out of range, or a step that needs
+            a name whose clause is absent.
+    """
+
+    group: FiniteGroup
+    horizon: Int[torch.Tensor, " P"]
+    name: Int[torch.Tensor, "*runs P T"]
+    element: Int[torch.Tensor, "*runs P N"]
+
+    def __post_init__(self) -> None:
+        for field in ("horizon", "name", "element"):
+            value = torch.as_tensor(getattr(self, field))
+            require(not (value.is_floating_point() or value.is_complex()), field, value.dtype, "integers")
+            object.__setattr__(self, field, value.long())
+        ordered = self.horizon.ndim == 1 and len(self.horizon) > 0 and bool((self.horizon.diff() >= 0).all())
+        require(ordered and bool(self.horizon[0] >= 1), "horizon", self.horizon, "positive and in increasing order")
+        width = (len(self.horizon), int(self.horizon[-1]))
+        require(self.name.shape[-2:] == width, "name", f"shape {tuple(self.name.shape)}", f"[..., {width}]")
+        rows = (*self.name.shape[:-1],)
+        require(
+            self.element.shape[:-1] == rows, "element", f"shape {tuple(self.element.shape)}", f"[{rows}, names] here"
+        )
+        known = (self.name >= 0) & (self.name < self.element.shape[-1])
+        require(bool(known.all()), "name", self.name[~known][:1], f"between 0 and {self.element.shape[-1] - 1}")
+        inside = (self.element >= ABSENT) & (self.element < self.group.order)
+        require(bool(inside.all()), "element", self.element[~inside][:1], f"-1 or below {self.group.order}")
+        needed = torch.arange(width[1]) < self.horizon[:, None]
+        present = self.element.gather(-1, self.name) != ABSENT
+        require(bool((present | ~needed).all()), "name", "a step whose clause is absent", "names with a clause")
+
+    def __len__(self) -> int:
+        return len(self.horizon)
+
+    @functools.cached_property
+    def horizons(self) -> tuple[int, ...]:
+        """The H different horizons, increasing."""
+        return tuple(self.horizon.unique().tolist())
+
+    @functools.cached_property
+    def starts(self) -> list[int]:
+        """[T], the first prompt whose chain reaches each step."""
+        return torch.searchsorted(self.horizon, torch.arange(1, self.name.shape[-1] + 1)).tolist()
+
+    @functools.cached_property
+    def horizon_mean(self) -> Float[torch.Tensor, "H P"]:
+        """Weights that average a quantity of the prompts over those of each horizon."""
+        same = (self.horizon == torch.tensor(self.horizons)[:, None]).double()
+        return same / same.sum(1, keepdim=True)
+
+    @functools.cached_property
+    def step_name(self) -> Int[torch.Tensor, "*runs T P"]:
+        """``name`` with prompts last."""
+        return self.name.transpose(-1, -2).contiguous()
+
+    @functools.cached_property
+    def right(self) -> Int[torch.Tensor, "*runs T P"]:
+        """The element each step should multiply by; the identity beyond the horizon."""
+        element = self.element.gather(-1, self.name).transpose(-1, -2)
+        running = torch.arange(element.shape[-2])[:, None] < self.horizon
+        return torch.where(running, element, 0)
+
+    @functools.cached_property
+    def target(self) -> Int[torch.Tensor, "*runs P"]:
+        """The right last product."""
+        return running_products(self.group, self.right.movedim(-2, -1))[..., -1]
+
+    @functools.cached_property
+    def values(self) -> Float[torch.Tensor, "*runs N order P"]:
+        """The values attention reads: the one-hot element of every clause, zero where a clause is absent."""
+        one_hot = torch.nn.functional.one_hot(self.element + 1, self.group.order + 1)[..., 1:]
+        return one_hot.movedim(-3, -1).double().contiguous()
+
+    def select(self, prompts: Sequence[int]) -> WordProblems:
+        """The prompts with these indices (in increasing order, no run axis needed), cut to their longest horizon."""
+        index = torch.as_tensor(prompts)
+        horizon = self.horizon[index]
+        return WordProblems(
+            self.group, horizon, self.name[..., index, : int(horizon.max())], self.element[..., index, :]
+        )
+
+
+def draw_problems(
+    group: FiniteGroup,
+    horizons: Sequence[int],
+    per_horizon: int,
+    seed: int | Sequence[int | Sequence[int]],
+    names: int = 45,
+    context: str = "fixed",
+    consecutive: bool = False,
+    law: ArrayLike | None = None,
+) -> WordProblems:
+    """Random prompts: ``per_horizon`` of each horizon, elements independent, names without repetition in a chain.
+
+    Args:
+        group: where the elements come from.
+        horizons: different chain lengths, each at most ``names``.
+        per_horizon: prompts of each.
+        seed: one seed, or a list of them for a leading axis of runs (each a number or a list of numbers); a run's
+            prompts depend on its own seed only.
+        names: N.
+        context: ``fixed``, a clause for every name whatever the horizon, or ``chain``, only those the chain needs.
+        consecutive: a chain is a stretch of consecutive names (positions), as the relative variant needs.
+        law: [order], law of the elements; uniform when not given.
+
+    Raises:
+        ValueError: an argument outside the ranges above, or a law that does not sum to one.
+    """
+    names, per_horizon = integer("names", names, low=1), integer("per_horizon", per_horizon, low=1)
+    require(len(horizons) > 0, "horizons", horizons, "at least one chain length")
+    horizons = sorted(integer("horizons", horizon, low=1) for horizon in horizons)
+    distinct = len(set(horizons)) == len(horizons) and horizons[-1] <= names
+    require(distinct, "horizons", horizons, f"different lengths of at most {names} names")
+    require(context in CONTEXTS, "context", context, f"one of {', '.join(CONTEXTS)}")
+    if law is not None:
+        law = non_negative("law", law)
+        require(law.shape == (group.order,), "law", f"shape {law.shape}", f"of shape ({group.order},)")
+        require(abs(law.sum() - 1) < 1e-9, "law", f"a sum of {law.sum():.12g}", "summing to 1")
+    horizon = np.repeat(horizons, per_horizon)
+    single = isinstance(seed, int | np.integer)
+    drawn = [
+        _draw_run(np.random.default_rng(one), group.order, horizon, names, context, consecutive, law)
+        for one in ([seed] if single else seed)
+    ]
+    name, element = (rows[0] if single else np.stack(rows) for rows in zip(*drawn, strict=True))
+    return WordProblems(group, horizon, name, element)
+
+
+def _draw_run(rng, order, horizon, names, context, consecutive, law):
+    steps = np.arange(horizon[-1])
+    if consecutive:
+        start = rng.integers(0, names - horizon + 1)
+        name = np.minimum(start[:, None] + steps, names - 1)
+    else:
+        name = rng.permuted(np.tile(np.arange(names), (len(horizon), 1)), axis=1)[:, : horizon[-1]]
+    element = rng.choice(order, size=(len(horizon), names), p=law)
+    if context == "chain":
+        needed = np.zeros((len(horizon), names + 1), dtype=bool)
+        np.put_along_axis(needed, np.where(steps < horizon[:, None], name, names), True, axis=1)
+        element[~needed[:, :-1]] = ABSENT
+    return name, element
+
+
+@functools.cache
+def _products(group: FiniteGroup) -> Int[torch.Tensor, "order order"]:
+    return torch.tensor(group.table)
+
+
+@functools.cache
+def _quotients(group: FiniteGroup) -> Int[torch.Tensor, "order order"]:
+    """[y, x] = x^-1 y, the element that leads from x to y."""
+    inverses = torch.tensor(group.table).argmin(1)
+    return _products(group)[inverses].T.contiguous()
+
+
+def quotients(group: FiniteGroup, start: torch.Tensor, stop: torch.Tensor) -> torch.Tensor:
+    """start^-1 stop, elementwise."""
+    return _quotients(group)[stop, start]
+
+
+def running_products(group: FiniteGroup, factors: Int[torch.Tensor, "*batch T"]) -> Int[torch.Tensor, "*batch T"]:
+    """x_l = x_{l-1} k_l along the last axis, from the identity."""
+    products, current = [], torch.zeros_like(factors[..., 0])
+    flat = _products(group).flatten()
+    for factor in factors.unbind(-1):
+        current = flat[current * group.order + factor]
+        products.append(current)
+    return torch.stack(products, -1)
+
+
+def _permuted(rows: torch.Tensor, index: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """rows[..., index, :], [..., order, order, P], in slices of the first index axis that stay in the cache."""
+    height = max(1, CACHED_ENTRIES // max(rows.numel(), 1))
+    for top in range(0, len(index), height):
+        block = index[top : top + height]
+        yield slice(top, top + height), rows.index_select(-2, block.flatten()).unflatten(-2, block.shape)
+
+
+def running_laws(
+    law: Float[torch.Tensor, "*runs T order P"], problems: WordProblems
+) -> tuple[list[Float[torch.Tensor, "*runs order running"]], Float[torch.Tensor, "*runs order P"]]:
+    """Forward pass: the law of x_{l-1} before every step, for chains still running, and the law of the last product.
+
+    One step is y -> sum over x of law(x^-1 y) p(x); differentiable to any order.
+    """
+    quotient = _quotients(problems.group)
+    current = torch.zeros_like(law[..., 0, :, :])
+    current[..., 0, :] = 1
+    before, finished, first = [], [], 0
+    for step, start in enumerate(problems.starts):
+        finished.append(current[..., : start - first])
+        current, first = current[..., start - first :], start
+        before.append(current)
+        onward = [
+            (block * current[..., None, :, :]).sum(-2) for _, block in _permuted(law[..., step, :, start:], quotient)
+        ]
+        current = torch.cat(onward, -2)
+    return before, torch.cat([*finished, current], -1)
+
+
+def success_probability(
+    law: Float[torch.Tensor, "*runs T order P"], problems: WordProblems
+) -> Float[torch.Tensor, "*runs P"]:
+    """Probability that the last product is right, differentiable in the law."""
+    last = running_laws(law, problems)[1]
+    return last.gather(-2, problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :])[..., 0, :]
+
+
+def success_and_sensitivity(
+    law: Float[torch.Tensor, "*runs T order P"], problems: WordProblems
+) -> tuple[Float[torch.Tensor, "*runs P"], Float[torch.Tensor, "*runs T order P"]]:
+    """Success probability and its derivative with respect to every entry of the law, by a forward and backward pass.
+
+    The same as differentiating ``success_probability``, in about half of the time.
+    """
+    before, last = running_laws(law, problems)
+    target = problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :]
+    goal = torch.zeros_like(last).scatter_(-2, target, 1.0)
+    sensitivity = torch.zeros_like(law)
+    first = problems.starts[-1]
+    value = goal[..., first:]  # probability to end right, given the running product
+    for step in reversed(range(len(before))):
+        start = problems.starts[step]
+        value, first = torch.cat([goal[..., start:first], value], -1), start
+        shares = []
+        for factors, onward in _permuted(value, _products(problems.group).T):  # [k, x] = value(x k)
+            sensitivity[..., step, factors, start:] = (onward * before[step][..., None, :, :]).sum(-2)
+            shares.append((onward * law[..., step, factors, None, start:]).sum(-3))
+        value = functools.reduce(torch.add, shares)
+    return last.gather(-2, target)[..., 0, :], sensitivity
+
+
+def step_mean(quantity: Float[torch.Tensor, "*runs T P"], problems: WordProblems) -> Float[torch.Tensor, "*runs H"]:
+    """A quantity of the steps averaged over the steps of every chain, then over the prompts of each horizon."""
+    running = torch.arange(quantity.shape[-2])[:, None] < problems.horizon
+    return (quantity * running / problems.horizon).sum(-2) @ problems.horizon_mean.T
+
+
+def step_errors(
+    law: Float[torch.Tensor, "*runs T order P"], problems: WordProblems
+) -> Float[torch.Tensor, "*runs H order"]:
+    """Mean law of the one-step error e = (right)^-1 (done) over the steps and prompts of each horizon.
+
+    Entry 0 is the probability that a step multiplies by the right element.
+    """
+    errors = []
+    for done in _products(problems.group)[problems.right].unbind(-1):  # right e, for every error e
+        index = done.expand(law.shape[:-2] + law.shape[-1:])[..., None, :]
+        errors.append(step_mean(law.gather(-2, index)[..., 0, :], problems))
+    return torch.stack(errors, -1)

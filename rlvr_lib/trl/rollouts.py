@@ -1,0 +1,270 @@
+"""Groups of responses spread over processes: their scores, and their success rate along an update of the model.
+
+Each process holds some of the responses of one global list, group after group, and knows all rewards; a group may lie
+on two processes. Sums over groups are taken where the responses are and added up over processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from rlvr_lib.arguments import require
+from rlvr_lib.trl.scores import Sampled, Scored, log_probs_in_parts, score_sums
+from rlvr_lib.trl.step import Along, Groups, Scores
+
+Sum = Callable[[torch.Tensor], torch.Tensor]
+SMALLEST_CHANGE, LARGEST_CHANGE, CHANGE = 0.03, 0.3, 0.1
+ROWS = 64
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on; the message says why, and checkpoints written before are whole."""
+
+
+def success_of(reward: Float[torch.Tensor, " N"], threshold: float | None) -> Float[torch.Tensor, " N"]:
+    """1 for success, 0 for failure, NaN where there is no reward.
+
+    Raises:
+        ValueError: rewards other than 0 and 1, and no threshold.
+    """
+    missing = reward.isnan()
+    if threshold is None:
+        other = reward[~missing & (reward != 0) & (reward != 1)]
+        allowed = "0 or 1, or success_threshold given: the gradient gap compares successes with failures"
+        require(len(other) == 0, "reward", other[:1].tolist(), allowed)
+        return reward.double()
+    return torch.where(missing, torch.nan, (reward >= threshold).double())
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Responses of this process, and the success of those of all processes.
+
+    Attributes:
+        sampled: B responses.
+        success: [N], of all processes in global order; NaN where there is no reward.
+        first: global number of the first response of this process.
+        group_size: G; N / G groups.
+        advantage: [B], what the trainer multiplies with.
+    """
+
+    sampled: Sampled
+    success: Float[torch.Tensor, " N"]
+    first: int
+    group_size: int
+    advantage: Float[torch.Tensor, " B"]
+
+    @property
+    def prompts(self) -> int:
+        """P, groups on all processes."""
+        return len(self.success) // self.group_size
+
+    @cached_property
+    def local(self) -> slice:
+        """The responses of this process in the global order."""
+        return slice(self.first, self.first + len(self.sampled))
+
+    @property
+    def local_success(self) -> Float[torch.Tensor, " B"]:
+        """Success of this process's responses."""
+        return self.success[self.local]
+
+    @cached_property
+    def group(self) -> torch.Tensor:
+        """[B], number of the group of each response of this process."""
+        return torch.arange(self.local.start, self.local.stop, device=self.success.device) // self.group_size
+
+    @cached_property
+    def count(self) -> Float[torch.Tensor, " P"]:
+        """Responses of each group that have a reward."""
+        return (~self.success.isnan()).view(self.prompts, -1).sum(1).double()
+
+    @cached_property
+    def correct(self) -> Float[torch.Tensor, " P"]:
+        """Correct responses of each group."""
+        return self.success.view(self.prompts, -1).nansum(1)
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """Numbers of the groups with at least two rewards."""
+        return np.flatnonzero(self.count.cpu().numpy() >= 2)
+
+    def groups(self) -> Groups:
+        """Rewards of the groups that have at least two.
+
+        Raises:
+            ValueError: there is none.
+        """
+        require(len(self.kept) > 0, "reward", "no group with two rewards", "given for two responses of a group")
+        return Groups(self.count.cpu().numpy()[self.kept], self.correct.cpu().numpy()[self.kept])
+
+    def centred(self) -> Float[torch.Tensor, " B"]:
+        """(r - mean of the group) / (G - 1), the weights of an unbiased gradient of the group's J; 0 for no reward."""
+        mean = (self.correct / self.count.clamp(min=1))[self.group]
+        return torch.nan_to_num((self.local_success - mean) / (self.count[self.group] - 1).clamp(min=1))
+
+    def mean_of_others(self) -> Float[torch.Tensor, " B"]:
+        """Mean reward of the other responses of each response's group."""
+        others = self.correct[self.group] - torch.nan_to_num(self.local_success)
+        return others / (self.count[self.group] - 1).clamp(min=1)
+
+    def sum_by_group(self, value: Float[torch.Tensor, " B"], add: Sum) -> Float[torch.Tensor, " P"]:
+        """Sum over each group, on all processes."""
+        zeros = torch.zeros(self.prompts, dtype=torch.float64, device=value.device)
+        return add(zeros.index_add(0, self.group, value.double()))
+
+    def pooled_baseline(self, model: nn.Module, scored: Scored, temperature: float, add: Sum) -> torch.Tensor:
+        """[B], b* from the other groups' responses; where these have no energy, the mean of the others in a group."""
+        none = torch.zeros(0, len(self.sampled), device=self.success.device)
+        _, energy, _ = score_sums(model, self.sampled, none, scored, temperature)
+        success = self.local_success
+        known = torch.where(success.isnan(), 0.0, energy.double())
+        energy = self.sum_by_group(known, add)
+        correct = self.sum_by_group(known * torch.nan_to_num(success), add)
+        others = (energy.sum() - energy)[self.group]
+        return torch.where(others > 0, (correct.sum() - correct)[self.group] / others, self.mean_of_others())
+
+
+def score_groups(
+    model: nn.Module,
+    rollouts: Rollouts,
+    scored: Scored,
+    advantage: Float[torch.Tensor, " B"],
+    baseline: Float[torch.Tensor, " B"] | None,
+    temperature: float,
+    add: Sum,
+) -> Scores:
+    """What ``Scores`` holds, for the groups of all processes.
+
+    Args:
+        model: in which ``scored`` was chosen.
+        rollouts: the responses.
+        scored: the parameters.
+        advantage: what the trainer multiplies the score of each response with, up to a common factor.
+        baseline: the one in use; None: the mean of the other responses of the group.
+        temperature: of the softmax.
+        add: adds a tensor up over processes.
+    """
+    success = rollouts.local_success
+    member = nn.functional.one_hot(rollouts.group, rollouts.prompts).T.float()
+    weights = torch.cat([member * rollouts.centred().float(), member * advantage.float() / rollouts.group_size])
+    sums, energy, _ = score_sums(model, rollouts.sampled, weights, scored, temperature)
+    energy = torch.where(success.isnan(), 0.0, energy.double())
+    in_use = rollouts.mean_of_others() if baseline is None else baseline
+    by_group = [energy * success, energy * (1 - success), energy * (success - in_use) ** 2]
+    energies = [rollouts.sum_by_group(torch.nan_to_num(value), add).cpu().numpy() for value in by_group]
+    grams = [(part.double() @ part.double().T).cpu().numpy() for part in add(sums).chunk(2)]
+    groups = Groups(rollouts.count.cpu().numpy(), rollouts.correct.cpu().numpy())
+    return Scores(groups, *energies, *grams).part(rollouts.kept)
+
+
+class Move:
+    """An update of parameters, which can be gone along and shortened.
+
+    Args:
+        parameters: after the update.
+        before: copies of what they were.
+    """
+
+    def __init__(self, parameters: list[torch.Tensor], before: list[torch.Tensor]) -> None:
+        self.parameters, self.before = parameters, [value.detach() for value in before]
+        self.after = [value.detach().clone() for value in parameters]
+        squares = [(b - a).double().square().sum() for a, b in zip(self.before, self.after, strict=True)]
+        self.length = float(torch.stack(squares).sum().sqrt())
+
+    @torch.no_grad()
+    def to(self, times: float) -> None:
+        """Go to the parameters before, plus this many times the update."""
+        for value, before, after in zip(self.parameters, self.before, self.after, strict=True):
+            value.copy_(before + times * (after - before))
+
+    @torch.no_grad()
+    def back(self) -> None:
+        """Restore the parameters after the update, bit by bit."""
+        for value, after in zip(self.parameters, self.after, strict=True):
+            value.copy_(after)
+
+    def shorten(self, times: float) -> None:
+        """Keep only a part of the update."""
+        self.to(times)
+
+
+def along_move(
+    model: nn.Module,
+    rollouts: Rollouts,
+    move: Move,
+    learning_rate: float,
+    temperature: float,
+    add: Sum,
+    distance: float | None = None,
+) -> tuple[Along | None, float]:
+    """Derivatives of each prompt's success rate along an update, at the parameters before it; None if it moves nothing.
+
+    From log-probabilities at both sides of the parameters before the update, by central differences. The distance is
+    such that log-probabilities of responses change by about a tenth of a nat: small against the curvature, large
+    against rounding.
+
+    Args:
+        model: whose parameters ``move`` holds.
+        rollouts: the responses.
+        move: the update; its parameters are restored bit by bit.
+        learning_rate: that made it.
+        temperature: of the softmax.
+        add: adds a tensor up over processes.
+        distance: of the first trial; the length of the update when not given.
+
+    Returns:
+        The derivatives, and the distance at which they were taken.
+    """
+
+    def at(times: float) -> torch.Tensor:
+        move.to(times)
+        return log_probs_in_parts(model, rollouts.sampled, temperature, ROWS)
+
+    times = 1.0 if distance is None else distance / move.length
+    responses = len(rollouts.success)
+    try:
+        middle = at(0.0)
+        for _ in range(8):
+            ahead = at(times)
+            change = float((add((ahead - middle).square().sum()) / responses).sqrt())
+            if SMALLEST_CHANGE <= change <= LARGEST_CHANGE or change == 0:
+                break
+            times *= min(max(CHANGE / change, 1e-3), 1e3) if np.isfinite(change) else 1e-3
+        behind = at(-times)
+    finally:
+        move.back()
+    if change == 0:
+        return None, move.length
+    step, weight = times * move.length, rollouts.centred()
+    slope, second = (ahead - behind) / (2 * step), (ahead - 2 * middle + behind) / step**2
+    terms = torch.stack([slope, second + slope**2])
+    sums = [rollouts.sum_by_group(weight * value, add).cpu().numpy()[rollouts.kept] for value in terms]
+    covariance = _covariance(rollouts, terms, add)
+    return Along(rollouts.groups(), *sums, covariance, move.length, learning_rate), step
+
+
+def _covariance(rollouts: Rollouts, terms: Float[torch.Tensor, "2 B"], add: Sum) -> Float[np.ndarray, "3 3"]:
+    """Of the means over prompts of r and of cov(r, term), when responses are sampled again and prompts kept.
+
+    The covariance of r and x is the mean of (r - E r) (x - E x), so this product is what varies with a response.
+    """
+    present, count = ~rollouts.local_success.isnan(), rollouts.count.clamp(min=1)
+
+    def centred(value: torch.Tensor) -> torch.Tensor:
+        value = torch.where(present, value, 0.0)
+        return torch.where(present, value - (rollouts.sum_by_group(value, add) / count)[rollouts.group], 0.0)
+
+    reward = centred(rollouts.local_success)
+    each = torch.stack([reward, *(centred(reward * centred(term)) for term in terms)])
+    weight = 1 / (count * (count - 1).clamp(min=1))[rollouts.group]
+    alive = torch.as_tensor(np.isin(rollouts.group.cpu().numpy(), rollouts.kept), device=weight.device)
+    total = add((each * weight * alive) @ each.T).cpu().numpy()
+    return total / len(rollouts.kept) ** 2

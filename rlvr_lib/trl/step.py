@@ -1,0 +1,195 @@
+"""What the theory says about the prompts of one step, from sums over their groups of responses, with errors.
+
+The success rate J is the mean over the prompts. Every quantity comes with the standard error of a jackknife over
+prompts: how much it would vary with other prompts and other responses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from rlvr_lib.testbeds.measured_run import AlongStep
+from rlvr_lib.theory.baseline import mean_of_others
+
+Values = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rewards of P groups of responses, as sums.
+
+    Attributes:
+        count: [P], responses of each group that have a reward, at least 2.
+        correct: [P], how many of them are correct.
+    """
+
+    count: Float[np.ndarray, " P"]
+    correct: Float[np.ndarray, " P"]
+
+    def part(self, index: np.ndarray) -> Groups:
+        """Some of the groups."""
+        return Groups(self.count[index], self.correct[index])
+
+    def values(self) -> Values:
+        """Success rate, mean standard deviation within prompts (GRPO's gain, I6), and share of dead groups."""
+        success = self.correct / self.count
+        spread = np.sqrt(success * (1 - success))
+        return {
+            "success_rate": float(success.mean()),
+            "success_std": float(spread.mean()),
+            "dead_groups": float((spread == 0).mean()),
+        }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of P groups of responses, as sums over the responses of each group.
+
+    Attributes:
+        groups: their rewards.
+        correct_energy, wrong_energy: [P], sums of |s|^2 over the correct and over the wrong responses.
+        used_energy: [P], sum of (r - b)^2 |s|^2 with the baseline b in use.
+        success: [P, P], inner products of the estimates sum (r - mean) s / (G - 1) of the gradients of J.
+        used: [P, P], those of the prompts' gradients that the trainer follows.
+    """
+
+    groups: Groups
+    correct_energy: Float[np.ndarray, " P"]
+    wrong_energy: Float[np.ndarray, " P"]
+    used_energy: Float[np.ndarray, " P"]
+    success: Float[np.ndarray, "P P"]
+    used: Float[np.ndarray, "P P"]
+
+    def part(self, index: np.ndarray) -> Scores:
+        """Some of the groups."""
+        vectors = (getattr(self, name)[index] for name in ("correct_energy", "wrong_energy", "used_energy"))
+        return Scores(
+            self.groups.part(index), *vectors, self.success[np.ix_(index, index)], self.used[np.ix_(index, index)]
+        )
+
+    def values(self) -> Values:
+        """Gap norm, SNR, noise scale, cosines, optimal baseline and what the one in use costs; None for undefined."""
+        success = self.groups.values()["success_rate"]
+        variance = success * (1 - success)
+        squared, _ = signal_and_noise(self.success)
+        signal, noise = signal_and_noise(self.used)
+        snr = signal / noise if noise is not None and noise > 0 else None
+        cosines = _cosines(self.used)
+        energy = self.correct_energy + self.wrong_energy
+        return {
+            "gap_norm": math.sqrt(squared) / variance if variance > 0 and squared is not None and squared > 0 else None,
+            "gradient_snr": snr,
+            "noise_scale": len(self.used) / snr if snr is not None and snr > 0 else None,
+            "cosine_mean": float(cosines.mean()) if len(cosines) else None,
+            "cosine_std": float(cosines.std(ddof=1)) if len(cosines) > 1 else None,
+            "optimal_baseline": float(self.correct_energy.sum() / energy.sum()) if energy.sum() > 0 else None,
+            "baseline_loss": self._baseline_loss(energy),
+        }
+
+    def signal_and_noise(self) -> tuple[float | None, float | None]:
+        """Unbiased squared norm of the followed gradient, and variance of its estimate; None for one prompt."""
+        return signal_and_noise(self.used)
+
+    def _baseline_loss(self, energy: np.ndarray) -> float | None:
+        """Second moment with the baseline in use over that with b* estimated from the other groups."""
+        if len(energy) < 2 or energy.sum() == 0:
+            return None
+        share = np.divide(self.correct_energy, energy, out=np.zeros_like(energy), where=energy > 0)
+        best = mean_of_others(share, energy)
+        least = ((1 - best) ** 2 * self.correct_energy + best**2 * self.wrong_energy).sum()
+        return float(self.used_energy.sum() / least) if least > 0 else None
+
+
+@dataclass(frozen=True)
+class Along:
+    """P groups of responses along the unit direction of a step.
+
+    Attributes:
+        groups: their rewards.
+        slope, second: [P], first and second derivative of each prompt's success rate.
+        covariance: [3, 3], of the means over prompts of success, slope and second, by sampling the responses again and
+            keeping the prompts.
+        length: of the step.
+        learning_rate: that made it.
+    """
+
+    groups: Groups
+    slope: Float[np.ndarray, " P"]
+    second: Float[np.ndarray, " P"]
+    covariance: Float[np.ndarray, "3 3"]
+    length: float
+    learning_rate: float
+
+    def part(self, index: np.ndarray) -> Along:
+        """Some of the groups."""
+        return replace(self, groups=self.groups.part(index), slope=self.slope[index], second=self.second[index])
+
+    def values(self) -> Values:
+        """Alignment with the gap, critical rate of theorem 2 and the used one over it; None for undefined."""
+        along = AlongStep(*self._means())
+        critical = along.critical_step
+        return {
+            "gap_alignment": along.gap_alignment,
+            "critical_learning_rate": None if critical is None else critical * self.learning_rate / self.length,
+            "learning_rate_ratio": self.length / critical if critical else None,
+        }
+
+    def excess(self, limit: float) -> tuple[float, float]:
+        """J times the loss in log J over a step 1/limit as long, to second order, per unit length; its standard error.
+
+        The rate is beyond ``limit`` times the critical one exactly where this is positive, also where the step points
+        downhill and no rate is short enough. The error is that of these prompts, whose success the step is to raise.
+        """
+        success, slope, second = self._means()
+        if success == 0:
+            return -math.inf, 0.0
+        half = self.length / limit / 2
+        value = half * (slope**2 / success - second) - slope
+        tangent = np.array([-half * (slope / success) ** 2, 2 * half * slope / success - 1, -half])
+        return value, math.sqrt(max(tangent @ self.covariance @ tangent, 0.0))
+
+    def beyond(self, limit: float, errors: float) -> bool:
+        """Whether the excess over ``limit`` times the critical rate is above 0 by that many standard errors."""
+        value, error = self.excess(limit)
+        return value > errors * error
+
+    def _means(self) -> tuple[float, float, float]:
+        return self.groups.values()["success_rate"], float(self.slope.mean()), float(self.second.mean())
+
+
+def jackknife(parts: Groups | Scores | Along, prompts: int) -> dict[str, float | None]:
+    """Standard error of each of ``parts.values()`` from leaving out one prompt at a time; None where undefined."""
+    every = np.arange(prompts)
+    if prompts <= 2:
+        return dict.fromkeys(parts.values())
+    left_out = [parts.part(np.delete(every, one)).values() for one in every]
+    return {name: standard_error([values[name] for values in left_out]) for name in left_out[0]}
+
+
+def standard_error(values: list[float | None]) -> float | None:
+    """Jackknife standard error from estimates that leave out one prompt each; None if any is undefined."""
+    if len(values) < 2 or any(value is None for value in values):
+        return None
+    return float(np.sqrt((len(values) - 1) * np.var(values)))
+
+
+def signal_and_noise(gram: Float[np.ndarray, "P P"]) -> tuple[float | None, float | None]:
+    """Unbiased squared norm of the mean of P independent gradients, and variance of that mean; None at P = 1."""
+    count = len(gram)
+    if count < 2:
+        return None, None
+    mean = gram.mean()
+    noise = (np.trace(gram) / count - mean) / (count - 1)
+    return float(mean - noise), float(noise)
+
+
+def _cosines(gram: Float[np.ndarray, "P P"]) -> Float[np.ndarray, " pairs"]:
+    """Cosines between all pairs of non-zero gradients."""
+    alive = np.flatnonzero(np.diag(gram) > 0)
+    norm = np.sqrt(np.diag(gram)[alive])
+    cosine = gram[np.ix_(alive, alive)] / norm[:, None] / norm
+    return np.clip(cosine[np.triu_indices(len(alive), 1)], -1, 1)
