@@ -46,7 +46,7 @@ def apply(mutant: Mutant, project: Path) -> None:
 
 def failing_test(mutant: Mutant, project: Path) -> str:
     """The first unit test of the mutant's module that fails, or nothing."""
-    files = [f"tests/test_{name}.py" for name in UNIT_TESTS.get(mutant.module, (mutant.module,))]
+    files = [f"tests/theory/test_{name}.py" for name in UNIT_TESTS.get(mutant.module, (mutant.module,))]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", *files]
     try:
         done = subprocess.run(

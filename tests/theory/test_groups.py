@@ -54,7 +54,7 @@ ORDERS = {
 }
 EVERY = [(name, n) for name, many in ARGUMENTS.items() for n in many]
 SMALL = [cyclic_group(6), symmetric_group(3), dihedral_group(4), quaternion_group(), alternating_group(4)]
-PUBLISHED = json.loads((Path(__file__).parent / "data" / "character_tables.json").read_text())["tables"]
+PUBLISHED = json.loads((Path(__file__).parents[1] / "data" / "character_tables.json").read_text())["tables"]
 
 
 def build(constructor, argument):
