@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 OUT := _build/reproduced
 
-.PHONY: env reproduce test book bench attack meta mutants audit lint notebooks clean
+.PHONY: env reproduce test book bench attack meta mutants audit lint notebooks words clean
 
 env: .venv/.installed
 
@@ -44,10 +44,16 @@ audit: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/mypy
 
 notebooks: env
 	$(BIN)/rlvr reproduce --profile book --jobs $(JOBS) --out $(OUT) || test $$? -eq 1
 	$(BIN)/python book/publish.py $(OUT)
+
+# Carries prose and comments of the sources into the committed notebooks, without executing anything.
+words: env
+	$(BIN)/python book/publish.py
 
 clean:
 	rm -rf _build .cache

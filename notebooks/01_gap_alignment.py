@@ -64,10 +64,9 @@ from rlvr_lib.claims import Ledger, relative_error
 from rlvr_lib.responses import conditional_weights, success_rate
 from rlvr_lib.testbeds import bandit, grpo, transformer
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.advantages import group_advantages, group_gain
 from rlvr_lib.theory.gap import (
     gradient_gap,
-    group_gain,
     half_gain_step,
     policy_gradient,
     success_lower_bound,
@@ -1503,8 +1502,7 @@ def along(start, step, prompt, points=5):
     """Log-odds of a prompt and two derivatives along a step, at evenly spaced points of it."""
     places = [start + t * step for t in np.linspace(0, 1, points)]
     found = [
-        qwen.at(place).derivatives_along(prompt, step, of="log_odds")
-        for place in places
+        qwen.at(place).along(prompt, step, of="log_odds") for place in places
     ]
     return np.array(found).T
 

@@ -91,10 +91,11 @@ from rlvr_lib.intervals import (
 )
 from rlvr_lib.responses import conditional_weights, success_rate
 from rlvr_lib.testbeds import bandit, grpo, transformer
-from rlvr_lib.testbeds.collapse import Ridge, Sawtooth
 from rlvr_lib.testbeds.lines import (
     CountWindow,
     Point,
+    Ridge,
+    Sawtooth,
     TokenChain,
     exact_critical_rate,
 )
@@ -102,13 +103,12 @@ from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.token_trees import TokenTrees
 from rlvr_lib.testbeds.transformer.ensemble import train
 from rlvr_lib.testbeds.transformer.problems import WordProblems, quotients
-from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.advantages import estimator_gain, group_advantages
 from rlvr_lib.theory.gap import gradient_gap
 from rlvr_lib.theory.groups import symmetric_group
 from rlvr_lib.theory.threshold import (
     critical_learning_rate,
     critical_step,
-    estimator_gain,
     failure_energy_bound,
     first_return_step,
     log_success_curvature,
@@ -1721,7 +1721,7 @@ def curvature_from_responses(testbed, w, hessian=1.0):
     one = torch.tensor(1.0, dtype=torch.float64)
 
     def log_law(t):
-        theta = testbed.theta.detach() + t * w
+        theta = torch.tensor(testbed.theta) + t * w
         law = testbed.policy.step_law(theta, testbed.problems)[..., 0]
         return torch.where(law > 0, law, 1.0).log()
 
@@ -2530,7 +2530,7 @@ def odds_at(prompt, theta):
 
 def local_step(prompt, theta, u):
     """2a with the curvature at the start: a prediction of the critical step along u, infinite if that is negative."""
-    odds, gap, bend = qwen.at(theta).derivatives_along(prompt, u, "log_odds")
+    odds, gap, bend = qwen.at(theta).along(prompt, u, "log_odds")
     J, failure = expit(odds), expit(-odds)
     curvature = failure * (-bend + J * gap**2)
     return critical_step(J, gap, curvature) if curvature > 0 else np.inf

@@ -94,7 +94,7 @@ from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.qwen.warm_start import WarmStart
 from rlvr_lib.testbeds.transformer.ensemble import draw_multipliers, train
 from rlvr_lib.testbeds.transformer.problems import step_errors
-from rlvr_lib.theory.gap import group_gain
+from rlvr_lib.theory.advantages import group_gain
 from rlvr_lib.theory.groups import (
     alternating_group,
     cyclic_group,

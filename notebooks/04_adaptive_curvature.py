@@ -77,7 +77,7 @@ from rlvr_lib.testbeds import bandit, grpo, transformer
 from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.transformer.ensemble import train as train_transformer
 from rlvr_lib.testbeds.transformer.problems import quotients
-from rlvr_lib.theory.advantages import group_advantages
+from rlvr_lib.theory.advantages import group_advantages, power_gain
 from rlvr_lib.theory.curvature import (
     best_power,
     curvature_bound,
@@ -86,7 +86,6 @@ from rlvr_lib.theory.curvature import (
     guaranteed_gain,
     guaranteed_gain_ratio,
     optimal_group_weight,
-    power_gain,
     power_step,
     smoothness,
     two_arm_time,
@@ -1635,7 +1634,7 @@ def response_hessians(prompt):
         law = small_policy.step_law(theta, chosen)[..., 0].log()
         return law[0][first] + law[1][second]
 
-    return torch.func.hessian(log_probs)(small.theta.detach()).numpy()
+    return torch.func.hessian(log_probs)(torch.tensor(small.theta)).numpy()
 
 
 def hessian_of_success(policy, problems, theta):
@@ -1874,7 +1873,7 @@ chain = transformer.TransformerTestbed(
     chain_policy, chain_problems, chain_policy.initial(1.5)
 )
 PACE = 0.01  # rise of mean success in the first step, to first order
-chain_start = chain.theta.detach().numpy()
+chain_start = chain.theta
 
 
 def prompt_weight(success, value, group_size):
@@ -2419,7 +2418,7 @@ def own_curvature(theta, prompts):
     for prompt in prompts:
         gradient = at.exact(prompt)[1]
         unit = gradient / np.linalg.norm(gradient)
-        found.append(abs(at.derivatives_along(prompt, unit)[2]))
+        found.append(abs(at.along(prompt, unit)[2]))
     return found
 
 

@@ -95,27 +95,27 @@ from rlvr_lib.testbeds.qwen.warm_start import WarmStart
 from rlvr_lib.testbeds.scores import Recorder
 from rlvr_lib.theory.advantages import group_advantages
 from rlvr_lib.theory.baseline import (
+    LaggedBaseline,
     baseline_loss,
     critical_energy_ratio,
-    gradient_snr,
     gradient_variance,
+    leave_one_out_loss,
+    leave_one_out_variance,
     mean_baseline_loss,
     mean_of_others,
     optimal_baseline,
     pooled_baselines,
-    snr_learning_rate,
-    squared_signal,
+    token_energies,
 )
 from rlvr_lib.theory.curvature import smoothness
 from rlvr_lib.theory.gap import policy_gradient
 from rlvr_lib.theory.groups import symmetric_group
 from rlvr_lib.theory.signal import (
-    LaggedBaseline,
     RunningSnr,
+    gradient_snr,
     group_squared_signal,
-    leave_one_out_loss,
-    leave_one_out_variance,
-    token_energies,
+    snr_learning_rate,
+    squared_signal,
 )
 
 figures.set_style()
@@ -2692,7 +2692,7 @@ def sampled_gradient(number):
 with grpo.one_thread():
     gradients = np.stack([sampled_gradient(k) for k in range(qwen_replicas)])
     along = [
-        [step_bed.derivatives_along(q, gradient) for q in step_prompts]
+        [step_bed.along(q, gradient) for q in step_prompts]
         for gradient in gradients
     ]
     _, slope, curvature = np.mean(along, axis=(0, 1))

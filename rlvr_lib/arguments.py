@@ -1,23 +1,33 @@
 """Argument checks shared by the library.
 
 Every failure is a ``ValueError`` that names the argument, what it got and what is allowed,
-raised before any computation starts.
+raised before any computation starts. Functions that take arrays return them as float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
-Reals = Float[np.ndarray, "..."] | np.float64
-"""What elementwise formulas return: an array for arrays, a scalar for scalars."""
+# What elementwise formulas take and return: arrays or scalars. Type checkers cannot tell which and are told nothing.
+if TYPE_CHECKING:
+    Reals = Any
+else:
+    Reals = Float[np.ndarray, "..."] | np.float64
 
 
 def require(condition: bool, name: str, got: object, allowed: str) -> None:
     """Raise ``ValueError`` naming the argument unless the condition holds."""
     if not condition:
         raise ValueError(f"{name} must be {allowed}, got {describe(got)}")
+
+
+def require_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` unless the array has that shape."""
+    require(array.shape == shape, name, f"shape {array.shape}", f"of shape {shape}")
 
 
 def describe(value: object) -> str:
@@ -27,72 +37,73 @@ def describe(value: object) -> str:
     return repr(value)
 
 
-def real_array(name: str, value: ArrayLike, ndim: int | None = None) -> np.ndarray:
-    """The value as a finite float64 array, of the given number of dimensions when one is asked for.
-
-    Raises:
-        ValueError: not numeric, complex, not finite, or of another number of dimensions.
-    """
+def numbers(name: str, value: object, kinds: str = "biufc", noun: str = "real or complex numbers") -> np.ndarray:
+    """The value as an array of finite float64 or complex128 numbers."""
     try:
         array = np.asarray(value)
-        require(array.dtype.kind in "bifu", name, value, "an array of real numbers")
+        require(array.dtype.kind in kinds, name, value, f"an array of {noun}")
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} must be an array of real numbers: {error}") from None
-    array = array.astype(np.float64, copy=False)
-    if ndim is not None:
-        require(array.ndim == ndim, name, f"shape {array.shape}", f"an array of {ndim} dimension(s)")
+        raise ValueError(f"{name} must be an array of {noun}: {error}") from None
+    array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
     bad = ~np.isfinite(array)
     require(not bad.any(), name, array[bad][:1], "finite")
     return array
 
 
-def positive(name: str, value: ArrayLike) -> np.ndarray:
-    """The value as a float64 array, every entry above 0."""
-    array = real_array(name, value)
-    require(bool((array > 0).all()), name, array[array <= 0][:1], "positive")
+def real_array(name: str, value: object, ndim: int | None = None) -> np.ndarray:
+    """The value as an array of finite real numbers, of the given number of dimensions when one is asked for."""
+    array = numbers(name, value, "biuf", "real numbers")
+    if ndim is not None:
+        require(array.ndim == ndim, name, f"shape {array.shape}", f"an array of {ndim} dimension(s)")
     return array
 
 
-def non_negative(name: str, value: ArrayLike) -> np.ndarray:
-    """The value as a float64 array, every entry at least 0."""
+def _every(name: str, value: object, holds: Callable[[np.ndarray], np.ndarray], allowed: str) -> np.ndarray:
     array = real_array(name, value)
-    require(bool((array >= 0).all()), name, array[array < 0][:1], "at least 0")
+    bad = ~holds(array)
+    require(not bad.any(), name, array[bad][:1], allowed)
     return array
 
 
-def open_unit(name: str, value: ArrayLike) -> np.ndarray:
-    """The value as a float64 array, every entry strictly between 0 and 1."""
-    array = real_array(name, value)
-    outside = (array <= 0) | (array >= 1)
-    require(not outside.any(), name, array[outside][:1], "strictly between 0 and 1")
-    return array
+def positive(name: str, value: object) -> np.ndarray:
+    """The value as an array, every entry above 0."""
+    return _every(name, value, lambda x: x > 0, "positive")
 
 
-def closed_interval(name: str, value: ArrayLike, low: float, high: float) -> np.ndarray:
-    """The value as a float64 array, every entry in [low, high]."""
-    array = real_array(name, value)
-    outside = (array < low) | (array > high)
-    require(not outside.any(), name, array[outside][:1], f"in [{low}, {high}]")
-    return array
+def non_negative(name: str, value: object) -> np.ndarray:
+    """The value as an array, every entry at least 0."""
+    return _every(name, value, lambda x: x >= 0, "at least 0")
+
+
+def open_unit(name: str, value: object) -> np.ndarray:
+    """The value as an array, every entry strictly between 0 and 1."""
+    return _every(name, value, lambda x: (x > 0) & (x < 1), "strictly between 0 and 1")
+
+
+def closed_interval(name: str, value: object, low: float, high: float) -> np.ndarray:
+    """The value as an array, every entry in [low, high]."""
+    return _every(name, value, lambda x: (x >= low) & (x <= high), f"in [{low}, {high}]")
+
+
+def zero_or_one(name: str, value: object) -> np.ndarray:
+    """The value as an array, every entry 0 or 1."""
+    return _every(name, value, lambda x: (x == 0) | (x == 1), "0 or 1")
+
+
+def whole_numbers(name: str, value: object, low: int) -> np.ndarray:
+    """The value as an array, every entry a whole number of at least ``low``."""
+    return _every(name, value, lambda x: (x >= low) & (x == np.floor(x)), f"a whole number of at least {low}")
 
 
 def integer(name: str, value: object, low: int) -> int:
     """The value as an ``int`` of at least ``low``; booleans and fractions are refused."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    require(whole and value >= low, name, value, f"an integer of at least {low}")
-    return int(value)
+    whole = int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else low - 1
+    require(whole >= low, name, value, f"an integer of at least {low}")
+    return whole
 
 
-def whole_numbers(name: str, value: ArrayLike, low: int) -> np.ndarray:
-    """The value as a float64 array, every entry a whole number of at least ``low``."""
-    array = real_array(name, value)
-    bad = (array < low) | (array != np.floor(array))
-    require(not bad.any(), name, array[bad][:1], f"a whole number of at least {low}")
-    return array
-
-
-def probability_law(name: str, value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    """The value as a float64 array of that shape, non-negative and summing to 1 (within 1e-9, then exactly)."""
+def probability_law(name: str, value: object, shape: tuple[int, ...]) -> np.ndarray:
+    """The value as an array of that shape, non-negative and summing to 1 (within 1e-9, then exactly)."""
     law = non_negative(name, value)
     require(law.shape == shape, name, f"shape {law.shape}", f"a probability law of shape {list(shape)}")
     require(abs(law.sum() - 1) <= 1e-9, name, f"a sum of {law.sum():.12g}", "summing to 1")

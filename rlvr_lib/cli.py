@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +44,8 @@ def _settings(pairs: list[str]) -> dict[str, str]:
 @app.command()
 def reproduce(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Notebooks; all when none is named.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Notebooks, such as 02 or evidence/02; all when none is named."),
     ] = None,
     profile: Annotated[str, typer.Option(help="smoke, book, full or paper.")] = "book",
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a parameter.")] = None,
@@ -56,8 +58,7 @@ def reproduce(
     Exit code 0: done; 1: a notebook failed, a check accepted a sabotage, or an outcome differs from the published one;
     2: bad input; 130: interrupted. A contradicted claim is a result, not a failure.
     """
-    from rlvr_lib.reproduction import driver as driver
-    from rlvr_lib.reproduction import results
+    from rlvr_lib.reproduction import driver, results
     from rlvr_lib.reproduction.notebooks import project_root, resolve
 
     root = project_root()
@@ -96,21 +97,41 @@ def claims(
         typer.echo(to_json(found), nl=False)
         return
     for claim in found:
-        typer.echo(f"[{claim.id}, {claim.testbed}, {claim.profile}] {claim!r}")
-    rates = {kind: sum(c.false_alarm for c in found if c.kind == kind) for kind in ("statistical", "training")}
+        typer.echo(f"[{claim.id}, {claim.testbed}, {claim.profile}, {claim.lane}] {claim!r}")
+    judged = [claim for claim in found if claim.judged]
+    rates = {kind: sum(c.false_alarm for c in judged if c.kind == kind) for kind in ("statistical", "training")}
     typer.echo(
-        f"{len(found)} claims; false-alarm rates sum to {rates['statistical']:.1e} over the statistical ones"
-        f" and to {rates['training']:.1e} over those of training runs that are judged by an interval"
+        f"{len(found)} claims; false-alarm rates sum to {rates['statistical']:.1e} over the statistical ones that are"
+        f" judged and to {rates['training']:.1e} over those of training runs that are judged by an interval"
     )
 
 
 @app.command()
 def doctor() -> None:
-    """Say what this installation runs on: versions, cores, GPU, caches, kernel, browser."""
-    from rlvr_lib.reproduction.doctor import findings
+    """Say what this installation runs on: versions, cores, GPU, kernel, browser."""
+    import torch
 
-    for name, finding in findings().items():
+    from rlvr_lib.reproduction import driver, provenance
+
+    try:
+        driver.require_kernel()
+        kernel = "installed"
+    except ValueError as error:
+        kernel = str(error)
+    found = {
+        **provenance.versions(),
+        **provenance.hardware(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; nothing in the book needs one",
+        "kernel": kernel,
+        "browser": browser() or "none; the tests of the built book are skipped (install chromium)",
+    }
+    for name, finding in found.items():
         typer.echo(f"{name:>14}: {finding}")
+
+
+def browser() -> str | None:
+    """Path of an installed Chromium, which the tests of the built book use."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @app.command()
@@ -129,7 +150,7 @@ def measure(
     typer.echo(measuring.to_json(report) if json else measuring.to_text(report))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def train(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for metrics.jsonl, the trained model and checkpoints.")],
@@ -144,44 +165,42 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of prompts and responses.")] = 0,
     group_size: Annotated[int, typer.Option(min=2, help="Responses to a prompt.")] = 16,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts a step.")] = 8,
-    estimator: Annotated[
-        str, typer.Option(help="reinforce, dr_grpo, rloo, grpo, grpo_variance or grpo_batch.")
-    ] = "grpo",
-    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Of the optimizer.")] = 0.02,
-    length_normalize: Annotated[bool, typer.Option(help="Weight each response with its inverse length.")] = False,
+    estimator: Annotated[
+        str, typer.Option(help="builtin: reinforce, dr_grpo, rloo, grpo, grpo_variance or grpo_batch.")
+    ] = "grpo",
+    optimizer: Annotated[str, typer.Option(help="builtin: sgd, adam or adamw.")] = "sgd",
+    length_normalize: Annotated[
+        bool, typer.Option(help="builtin: weight each response with its inverse length.")
+    ] = False,
     arguments: Annotated[
-        Path | None, typer.Option(help="trl: YAML file of trl.GRPOConfig; options given here win.")
+        Path | None, typer.Option(help="trl: YAML file of its options; options given here win.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="trl: local file or folder, or hub name, of gsm8k or math.")] = None,
-    prompt: Annotated[str, typer.Option(help="trl: chat (the model's template) or plain.")] = "chat",
-    max_length: Annotated[int | None, typer.Option(min=1, help="trl: most tokens of a response.")] = None,
-    lora: Annotated[int, typer.Option(min=0, help="trl: rank of LoRA adapters; 0 trains everything.")] = 0,
     world_size: Annotated[
         int | None, typer.Option(min=1, help="trl: refuse to run on another number of processes.")
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="trl: steps between measurements.")] = 1,
-    scores: Annotated[str | None, typer.Option(help="trl: all, last-layer or head; default: by the model.")] = None,
-    fresh: Annotated[bool, typer.Option(help="trl: measure on another rollout, not on the step's own.")] = True,
-    success_threshold: Annotated[float | None, typer.Option(help="trl: rewards from here on are a success.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="trl: lagged or pooled optimal baseline.")] = None,
-    snr_rate: Annotated[bool, typer.Option("--snr-rate", help="trl: scale the rate with SNR / (1 + SNR).")] = False,
-    limit: Annotated[float, typer.Option(help="trl: of the rate, in critical rates.")] = 1.0,
-    beyond: Annotated[str, typer.Option(help="trl: warn of a rate beyond the limit, or lower it.")] = "warn",
 ) -> None:
     """Train with GRPO and log, for every step, what the theory says about it.
 
     Each line of metrics.jsonl has success_rate, gap_alignment, gradient_snr, critical_learning_rate and
     optimal_baseline, measured on a rollout that the step did not use; what is undefined there is null.
+
+    The engine trl also takes every option of trl.GRPOConfig, and --data, --prompt, --lora, --every, --no-fresh,
+    --scores, --no-along, --success-threshold, --baseline, --snr-rate, --limit, --beyond and --errors: see the book's
+    page on your own run.
     """
     if engine not in ("builtin", "trl"):
         raise ValueError(f"engine must be builtin or trl, got {engine!r}")
     from rlvr_lib.files import require_writable
 
     require_writable(out)
-    given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+    given = {
+        name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    other = {"arguments", "world_size"} if engine == "builtin" else {"estimator", "optimizer", "length_normalize"}
+    foreign = ["--" + name.replace("_", "-") for name in sorted(given & other)]
     if engine == "builtin":
-        if foreign := sorted(given & TRL_ONLY):
+        if foreign := foreign + context.args:
             raise ValueError(f"{foreign[0]} must be left out, or used with --engine trl")
         from rlvr_lib.testbeds.grpo import GRPO
         from rlvr_lib.testbeds.measured_run import train_builtin
@@ -196,22 +215,17 @@ def train(
         name = "word" if task == "group-word" else task
         records = train_builtin(name, steps, out, seed, model, settings, prompts, progress=True)
     else:
-        from rlvr_lib.trl import run as trl_train
+        if foreign:
+            raise ValueError(f"{foreign[0]} must be left out: TRL has --scale_rewards, --optim and --loss_type")
+        from rlvr_lib.trl import run as trl_run
         from rlvr_lib.trl.rollouts import RunFailed
 
-        asked = trl_train.loop_arguments(group_size, prompts, estimator, optimizer, learning_rate, length_normalize)
-        if arguments is not None:
-            asked = {name: value for name, value in asked.items() if given & SETS[name]}
-        if max_length is not None:
-            asked["max_completion_length"] = max_length
-        run = trl_train.Run(
-            task=task, model=model, steps=steps, seed=seed, arguments=asked, arguments_file=arguments, data=data,
-            prompt=prompt, lora=lora, world_size=world_size,
-            measure={"every": every, "fresh": fresh, "scores": scores, "success_threshold": success_threshold},
-            act={"baseline": baseline, "snr_rate": snr_rate, "limit": limit, "beyond": beyond},
-        )  # fmt: skip
+        shared: dict[str, Any] = {"group_size": group_size, "prompts": prompts, "learning_rate": learning_rate}
+        shared = {name: value for name, value in shared.items() if name in given}
+        run = trl_run.Run(task, model, steps, seed, **shared, options=context.args, arguments_file=arguments,
+                          world_size=world_size)  # fmt: skip
         try:
-            records = trl_train.train_trl(run, out)
+            records = trl_run.train_trl(run, out)
         except RunFailed as failed:
             typer.echo(f"rlvr: {failed}", err=True)
             raise typer.Exit(FAILED) from None
@@ -264,16 +278,3 @@ def z96_report(
 
     made = {"versions": versions(), "hardware": hardware()}
     typer.echo(json.dumps({**collect(folders), **made}, sort_keys=True))
-
-
-SETS = {
-    "num_generations": {"group_size"}, "generation_batch_size": {"group_size", "prompts"},
-    "scale_rewards": {"estimator"}, "loss_type": {"estimator", "length_normalize"}, "optim": {"optimizer"},
-    "learning_rate": {"learning_rate"},
-}  # fmt: skip
-"""Which options set an argument of the trainer; with a file of arguments only options that were given do."""
-
-TRL_ONLY = {
-    "arguments", "data", "prompt", "max_length", "lora", "world_size", "every", "scores", "fresh", "success_threshold",
-    "baseline", "snr_rate", "limit", "beyond",
-}  # fmt: skip

@@ -1,19 +1,26 @@
-"""The shared look of figures: colour-blind-safe, labelled, on a light ground that reads in dark mode, with alt text."""
+"""The shared look of figures and tables: colour-blind-safe, labelled, with alt text and a caption."""
 
 from __future__ import annotations
 
 import warnings
 from base64 import b64encode
+from collections.abc import Iterable, Sequence
 from io import BytesIO
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
+from PIL import Image
 
 from rlvr_lib.arguments import require
 
 WIDTH = 7.2
 """Width of a figure in inches; at 110 dots per inch it fills the text column of the book."""
+
+SCALE, COLORS = 2, 128
+"""Pixels of a picture for one of the page, and its palette, with which twice the pixels take no more room."""
 
 PREDICTION = {"color": "black", "linestyle": "--", "linewidth": 1.4}
 """How a prediction is drawn, over the measurement, in every chapter."""
@@ -37,16 +44,17 @@ def set_style() -> None:
     )
 
 
-def panels(columns: int = 1, rows: int = 1, height: float = 3.0, **options) -> tuple[plt.Figure, object]:
+def panels(columns: int = 1, rows: int = 1, height: float = 3.0, **options: Any) -> tuple[plt.Figure, object]:
     """A figure of the book's width with a grid of axes; ``height`` is that of one row, in inches."""
     return plt.subplots(rows, columns, figsize=(WIDTH, height * rows), layout="constrained", **options)
 
 
-def show(figure: plt.Figure, alt: str) -> None:
-    """Display a figure once, with its alt text, and close it.
+def show(figure: plt.Figure, alt: str, caption: str = "") -> None:
+    """Display a figure once, with its alt text and the caption that states its finding, and close it.
 
     The alt text is also the figure's plain-text output, so that a text-only reader gets it and a regression test that
-    never compares pictures compares the numbers in it.
+    never compares pictures compares the numbers in it. A caption may have markup and mathematics; where there is none
+    the book shows the alt text in its place.
 
     Raises:
         ValueError: no alt text, or axes without labels.
@@ -55,11 +63,30 @@ def show(figure: plt.Figure, alt: str) -> None:
     for axes in figure.axes:
         labelled = bool(axes.get_xlabel() and axes.get_ylabel()) or axes.get_label() == "<colorbar>"
         require(labelled, "figure", f"axes titled {axes.get_title()!r} without a label", "labelled on both axes")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    picture, small = BytesIO(), BytesIO()
+    figure.savefig(picture, format="png", dpi=SCALE * figure.dpi)
     plt.close(figure)
+    Image.open(picture).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
 
     from IPython.display import display
 
-    bundle = {"image/png": b64encode(buffer.getvalue()).decode(), "text/plain": alt}
-    display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
+    said = {"alt": alt, "caption": caption, "width": round(figure.get_figwidth() * figure.dpi)}
+    bundle = {"image/png": b64encode(small.getvalue()).decode(), "text/plain": alt}
+    display(bundle, metadata={"image/png": said}, raw=True)
+
+
+def table(rows: Iterable[Sequence[object]], columns: Sequence[str]) -> None:
+    """Display a small table of results; numbers have three digits unless they come as text.
+
+    Raises:
+        ValueError: a row that has not one cell for each column.
+    """
+    cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    for row in cells:
+        require(len(row) == len(columns), "rows", row, f"of {len(columns)} cells each")
+    frame = pd.DataFrame(cells, columns=list(columns))
+    page = frame.to_html(index=False, classes="rlvr-results", border=0, justify="left")
+
+    from IPython.display import display
+
+    display({"text/html": page, "text/plain": frame.to_string(index=False)}, raw=True)

@@ -2,17 +2,19 @@
 
 ``Responses`` holds n responses to ONE prompt. An exact enumeration carries the policy's probabilities,
 a Monte-Carlo sample weights each response 1/n; every function below treats the two alike.
-Notation in the book: J is the success rate, s the score, E+ and E- are means given success and failure.
+Notation in the book: J is the success rate, s the score, E+ and E- are means given success and failure; what is
+conditional is a ``ValueError`` that names ``reward`` where all responses are correct or all are wrong.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
 
-from rlvr_lib.arguments import real_array, require
+from rlvr_lib.arguments import non_negative, real_array, require, require_shape, whole_numbers, zero_or_one
 
 PROBABILITY_TOLERANCE = 1e-9
 
@@ -34,28 +36,29 @@ class Responses:
 
     reward: Float[np.ndarray, " n"]
     score: Float[np.ndarray, "n d"]
-    prob: Float[np.ndarray, " n"] = None
-    length: Float[np.ndarray, " n"] = None
+    prob: Float[np.ndarray, " n"] = None  # type: ignore[assignment]  # an array from __post_init__ on
+    length: Float[np.ndarray, " n"] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        reward = real_array("reward", self.reward, ndim=1)
+        reward = zero_or_one("reward", real_array("reward", self.reward, ndim=1))
         n = len(reward)
         require(n > 0, "reward", reward, "at least one response")
-        not_binary = (reward != 0) & (reward != 1)
-        require(not not_binary.any(), "reward", reward[not_binary][:1], "0 or 1")
         score = real_array("score", self.score, ndim=2)
-        prob = np.full(n, 1 / n) if self.prob is None else real_array("prob", self.prob, ndim=1)
-        length = np.ones(n) if self.length is None else real_array("length", self.length, ndim=1)
-        for name, array in (("score", score), ("prob", prob), ("length", length)):
-            require(len(array) == n, name, f"{len(array)} rows", f"one row for each of the {n} rewards")
-        require(bool((prob >= 0).all()), "prob", prob[prob < 0][:1], "at least 0")
+        prob = np.full(n, 1 / n) if self.prob is None else non_negative("prob", self.prob)
+        length = np.ones(n) if self.length is None else whole_numbers("length", self.length, low=1)
+        require(len(score) == n, "score", f"{len(score)} rows", f"one row for each of the {n} rewards")
+        require_shape("prob", prob, (n,))
+        require_shape("length", length, (n,))
         require(abs(prob.sum() - 1) <= PROBABILITY_TOLERANCE, "prob", f"a sum of {prob.sum():.12g}", "summing to 1")
-        whole = (length >= 1) & (length == np.floor(length))
-        require(bool(whole.all()), "length", length[~whole][:1], "a whole number of tokens, at least 1")
         for name, array in (("reward", reward), ("score", score), ("prob", prob), ("length", length)):
             view = array.view()
             view.flags.writeable = False
             object.__setattr__(self, name, view)
+
+    @cached_property
+    def energy(self) -> Float[np.ndarray, " n"]:
+        """|s|^2 of each response, [n]."""
+        return np.einsum("nd,nd->n", self.score, self.score)
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -67,11 +70,7 @@ def success_rate(r: Responses) -> float:
 
 
 def conditional_weights(r: Responses) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Probabilities of the responses given success and given failure, each [n] and summing to 1.
-
-    Raises:
-        ValueError: all responses are correct, or all are wrong, so that one condition has probability 0.
-    """
+    """Probabilities of the responses given success and given failure, each [n] and summing to 1."""
     correct = r.prob * r.reward
     wrong = r.prob * (1 - r.reward)
     require(correct.sum() > 0, "reward", "only wrong responses", "mixed: some correct and some wrong")
@@ -80,26 +79,19 @@ def conditional_weights(r: Responses) -> tuple[Float[np.ndarray, " n"], Float[np
 
 
 def conditional_means(r: Responses) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """E+[s] and E-[s], each [d]: mean score given success and given failure.
-
-    Raises:
-        ValueError: all responses are correct, or all are wrong.
-    """
+    """E+[s] and E-[s], each [d]: mean score given success and given failure."""
     correct, wrong = conditional_weights(r)
     return correct @ r.score, wrong @ r.score
 
 
+def conditional_covariances(r: Responses) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, "d d"]]:
+    """Cov+[s] and Cov-[s], each [d, d]: covariance of the score given success and given failure."""
+    centred = [(weight, r.score - weight @ r.score) for weight in conditional_weights(r)]
+    correct, wrong = ((weight[:, None] * score).T @ score for weight, score in centred)
+    return correct, wrong
+
+
 def score_energies(r: Responses) -> tuple[float, float]:
-    """Mean squared score norm given success, ``E+[|s|^2]``, and given failure, ``E-[|s|^2]``.
-
-    Raises:
-        ValueError: all responses are correct, or all are wrong.
-    """
+    """Mean squared score norm given success, ``E+[|s|^2]``, and given failure, ``E-[|s|^2]``."""
     correct, wrong = conditional_weights(r)
-    energy = np.einsum("nd,nd->n", r.score, r.score)
-    return float(correct @ energy), float(wrong @ energy)
-
-
-def gram_matrix(r: Responses) -> Float[np.ndarray, "n n"]:
-    """Inner products <s_i, s_j> of all pairs of scores, [n, n]."""
-    return r.score @ r.score.T
+    return float(correct @ r.energy), float(wrong @ r.energy)

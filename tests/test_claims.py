@@ -1,3 +1,6 @@
+import base64
+import functools
+import io
 import json
 import math
 
@@ -5,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import ValidationError
 
 from rlvr_lib import claims, figures
@@ -180,7 +184,9 @@ def test_json_has_every_field_of_the_contract_and_comes_back():
     assert fields >= {
         *("id", "theorem", "testbed", "statement", "kind", "predicted", "measured", "tolerance", "false_alarm"),
         *("smallest_effect", "outcome", "paper", "sabotages", "n", "unit", "seeds", "runtime_s", "profile"),
+        *("headline", "lane", "code"),
     }
+    assert json.loads(text)[0]["code"].keys() == {"module", "function", "line"}
     assert json.loads(text)[0]["paper"].keys() == {"source", "version", "where", "says", "verdict"}
     assert from_json(text) == [claim]
     for damaged in ("", "[", "{}", '[{"id": "1-x"}]', text.replace("holds", "wins")):
@@ -205,6 +211,206 @@ def test_agreement_is_about_outcomes_and_exact_numbers():
     assert not agrees(
         check(relation="at least", tolerance=0.0, measured=1.5), check(relation="at least", tolerance=0.0)
     )
+
+
+def twice(factor=2.0, shift=0.0, *, names=("a", "b")):
+    return factor * len(names) + shift
+
+
+def claim(function=twice, book=None, **changes):
+    """The claim made of a function; ``changes`` are other options, None leaves one out."""
+    fields = {
+        "headline": "Twice two is {measured}.", "statement": "the product of two and two", "testbed": "none",
+        "equals": 4.0, "sabotages": {"thrice": {"factor": 3.0}},
+    } | changes  # fmt: skip
+    book = book or ledger()
+    identifier = fields.pop("id", "1-none-twice")
+    assert book.claim(identifier, **{k: v for k, v in fields.items() if v is not None})(function) is function
+    return book.claims[-1]
+
+
+def test_a_claim_is_its_function_and_its_sabotages_are_other_arguments_of_it():
+    made = claim(sabotages={"thrice": {"factor": 3.0}, "three names": {"names": ("a", "b", "c"), "shift": 1.0}})
+    assert (made.measured, made.outcome, made.headline) == (4.0, "holds", "Twice two is 4.")
+    assert [(s.broken, s.measured, s.rejected) for s in made.sabotages] == [
+        ("thrice", 6.0, True), ("three names", 7.0, True)
+    ]  # fmt: skip
+    assert (made.lane, made.code.function) == ("chapter", "twice")
+    assert claim(book=ledger(lane="evidence")).lane == "evidence"
+
+
+@pytest.mark.parametrize(
+    ("bound", "within", "outcome"),
+    [({"at_least": 4.5}, 0.0, "fails"), ({"at_most": 4.5}, 0.0, "holds"), ({"at_least": 4.5}, 0.6, "holds")],
+)
+def test_a_claim_may_predict_a_bound(bound, within, outcome):
+    kind = "numerical" if within else "exact"
+    assert claim(equals=None, within=within, kind=kind, **bound).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"equals": None}, "^prediction must be one of equals"),
+        ({"at_least": 1.0}, "^prediction must be one of equals"),
+        ({"sabotages": {}}, "^sabotages must be at least one"),
+        ({"sabotages": {"nothing": {}}}, "^sabotage 'nothing' must be arguments that are not all defaults"),
+        ({"sabotages": {"the default": {"factor": 2.0}}}, "not all defaults"),
+        ({"sabotages": {"the default": {"factor": 2, "names": ("a", "b")}}}, "not all defaults"),
+        ({"sabotages": {"a number": 3.0}}, "^sabotage 'a number' must be arguments of twice, among factor"),
+        ({"sabotages": {"unknown": {"factors": 3.0}}}, "^sabotage 'unknown' must be arguments of twice, among fac"),
+        ({"headline": ""}, "^headline must be a sentence"),
+        ({"headline": "It is {found}."}, "^headline must be a format string over measured"),
+        ({"headline": "It is {}."}, "^headline must be a format string"),
+        ({"headline": "It is {measured.nothing}."}, "^headline must be a format string"),
+        ({"headline": "It is {measured:q}."}, "^headline must be a format string"),
+        ({"headline": "It is {measured"}, "^headline must be a format string"),
+        ({"within": 1e-6}, "^within must be at most 1e-09, or the kind numerical"),
+        ({"within": -1.0}, "tolerance"),
+        ({"kind": "numerical"}, "tolerance above 1e-09"),
+        ({"kind": "training", "n": 3, "unit": "runs"}, "^kind must be exact, numerical, statistical or illustration"),
+        ({"kind": "statistical", "n": 3, "unit": "runs", "smallest_effect": 0.1}, "false-alarm rate"),
+        ({"kind": "statistical", "n": 3, "unit": "runs", "false_alarm": 1e-6}, "smallest_effect"),
+        ({"kind": "illustration"}, "states n and its unit"),
+        ({"paper": ("P9.nothing", "confirmed")}, "^paper must be a key of data/papers.yml"),
+        ({"paper": ("P4", "confirmed")}, "names a sentence"),
+        ({"id": "first"}, "pattern"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)  # fmt: skip
+def test_claims_that_are_no_evidence_are_refused(changes, named):
+    with pytest.raises(ValueError, match=named):
+        claim(**changes)
+
+
+def test_what_can_be_refused_early_is_refused_before_the_experiment_runs():
+    def slow(factor=1.0):
+        raise AssertionError("it ran")
+
+    for changes in ({"headline": "{x}"}, {"paper": ("P9", "confirmed")}, {"sabotages": {"x": {"factor": 1.0}}}):
+        with pytest.raises(ValueError, match="must be"):
+            claim(slow, **changes)
+
+
+def test_experiments_without_defaults_names_or_source_are_refused():
+    def bare(factor):
+        return factor
+
+    def open_ended(**factors):
+        return 1.0
+
+    made = {}
+    exec("def unseen(factor=2.0): return 2 * factor", made)
+    for function, named in (
+        (bare, "^arguments of bare must be named and with defaults"),
+        (open_ended, "^arguments of open_ended must be named and with defaults"),
+        (lambda factor=2.0: 2 * factor, "^code must be a function with a name"),
+        (made["unseen"], "^code must be a function whose source can be found"),
+        (functools.partial(twice, 2.0), "^code must be a function whose source can be found"),
+        (len, "^code must be a function whose source can be found"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            claim(function)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, "many", [1.0, 2.0], 1j])
+def test_experiments_return_one_finite_number(value):
+    for when in (2.0, 3.0):
+        with pytest.raises(ValueError, match="must be"):
+            claim(returning(value, when))
+
+
+def returning(value, when):
+    def found(factor=2.0):
+        return value if factor == when else 4.0
+
+    return found
+
+
+def test_an_id_is_used_once_by_claims_and_checks_together():
+    book = ledger()
+    claim(book=book)
+    with pytest.raises(ValueError, match="^id must be new"):
+        claim(book=book)
+    with pytest.raises(ValueError, match="^id must be new"):
+        book.check("1-none-twice", "s", testbed="none", predicted=1.0, measured=1.0, sabotages={"x": 2.0})
+
+
+def test_a_default_that_is_an_array_is_recognised():
+    def total(values=np.array([1.0, 3.0])):  # noqa: B008
+        return float(sum(values))
+
+    assert claim(total, sabotages={"other": {"values": np.array([1.0, 2.0])}}).sabotages[0].rejected
+    with pytest.raises(ValueError, match="not all defaults"):
+        claim(total, sabotages={"the same": {"values": np.array([1.0, 3.0])}})
+
+
+def test_a_sabotage_that_changes_nothing_is_accepted_and_so_reported():
+    def deaf(factor=2.0):
+        return 4.0
+
+    assert claim(deaf).accepted_sabotages == ("thrice",)
+
+
+def test_headlines_print_the_numbers_of_their_claim():
+    text = "{measured:.1f} for {predicted}, to {tolerance}, on {n} {unit}"
+    said = claim(headline=text, kind="numerical", within=0.5, n=1900, unit="bandits").headline
+    assert said == "4.0 for 4, to 0.5, on 1,900 bandits"
+
+
+@pytest.mark.parametrize(
+    ("rate", "outcome"), [(1e-6, "holds"), (1e-3, "holds"), (0.0011, "not-judged"), (1.0, "not-judged")]
+)
+def test_a_statistical_claim_that_often_fails_by_chance_is_not_judged(rate, outcome):
+    evidence = {"kind": "statistical", "n": 2, "unit": "checkpoints", "smallest_effect": 0.1, "false_alarm": rate}
+    made = claim(sabotages={"deaf": {"shift": 0.0, "names": "no"}, "x": {"factor": 3.0}}, **evidence)
+    assert made.outcome == outcome
+    assert claim(book=ledger(judged=False), **evidence).outcome == "not-judged"
+    assert made.accepted_sabotages == (("deaf",) if outcome == "holds" else ())
+
+
+def test_code_leads_to_the_library_or_into_the_notebook():
+    there = claims._code(passes)
+    assert (there.module, there.function) == ("rlvr_lib/claims.py", "passes")
+    assert claim().code.module == ""
+    checked = check()
+    assert (checked.headline, checked.code.module, checked.code.function) == (checked.statement, "", "")
+    assert checked.code.line > 1
+
+
+def test_the_line_of_a_claim_escapes_and_links_to_its_row():
+    line = claims.claim_line(claim(headline="a < b: {measured}", n=12, unit="bandits", book=ledger(lane="evidence")))
+    assert "a &lt; b: 4" in line
+    assert "(12 bandits)" in line
+    assert 'href="../../book/ledger.html#claim-1-none-twice"' in line
+    assert "rlvr-holds" in line
+
+
+@pytest.fixture
+def shown():
+    """What a call shows in a notebook."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    def outputs(call, *arguments):
+        with capture_output() as captured:
+            call(*arguments)
+        return captured.outputs
+
+    InteractiveShell.instance()
+    yield outputs
+    InteractiveShell.clear_instance()
+
+
+def test_a_notebook_shows_a_claim_as_one_line_and_publishes_with_or_without_the_table(shown):
+    book = ledger()
+    (line,) = shown(functools.partial(claim, book=book))
+    assert line.data["text/html"].count('class="rlvr-claim"') == 1
+    assert line.data["text/plain"].startswith("holds: the product")
+    for table in (True, False):
+        (published,) = shown(book.publish, table)
+        assert ("text/html" in published.data) == table
+        assert published.data[claims.MIME][0]["id"] == "1-none-twice"
 
 
 @given(st.lists(numbers, min_size=1, max_size=5))
@@ -235,3 +441,33 @@ def test_figures_need_labels_and_alt_text():
     ax.set(xlabel="x", ylabel="y")
     with pytest.raises(ValueError, match="^alt must be"):
         figures.show(fig, "")
+
+
+def test_a_figure_is_twice_as_fine_as_its_place_and_has_alt_text_and_caption(shown):
+    alt, sizes = "A line that rises from zero to one.", []
+    for caption in ("", "It rises."):
+        fig, ax = figures.panels()
+        ax.plot([0, 1], [0, 1])
+        ax.set(xlabel="x", ylabel="y")
+        (output,) = shown(figures.show, fig, alt, caption)
+        said = output.metadata["image/png"]
+        assert (said["alt"], said["caption"]) == (alt, caption)
+        assert output.data["text/plain"] == alt
+        picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+        assert picture.width == pytest.approx(2 * said["width"], abs=1)
+        sizes.append(len(output.data["image/png"]))
+    assert sizes[0] == sizes[1] < 60_000
+
+
+def test_a_table_is_html_and_text_with_three_digits_and_nothing_unescaped(shown):
+    rows = [("a < b", 0.123456, 12345), ("c", "0.5000", np.float64(2))]
+    data = shown(figures.table, rows, ("what", "share", "n"))[0].data
+    assert "a &lt; b" in data["text/html"]
+    assert 'class="dataframe rlvr-results"' in data["text/html"]
+    assert [line.split() for line in data["text/plain"].splitlines()] == [
+        ["what", "share", "n"],
+        ["a", "<", "b", "0.123", "12345"],
+        ["c", "0.5000", "2"],
+    ]
+    with pytest.raises(ValueError, match="^rows must be of 2 cells each"):
+        figures.table([(1, 2, 3)], ("a", "b"))

@@ -31,11 +31,10 @@ def test_trl_reads_the_arguments(file, tmp_path):
 @pytest.mark.parametrize("file", MODELS, ids=lambda path: path.stem)
 def test_the_command_reads_the_arguments(file, tmp_path, monkeypatch):
     """Through ``rlvr train``'s own reading, with what needs a GPU switched off."""
-    from rlvr_lib.trl import run as trl_train
-    from rlvr_lib.trl.tasks import TrainingTask
+    from rlvr_lib.trl.run import Run, read_options
 
-    run = trl_train.Run("math", "some/model", 7, arguments=ON_CPU, arguments_file=file)
-    config = trl_train._config(run, tmp_path, TrainingTask(None, None))
+    words = [word for name, value in ON_CPU.items() for word in (f"--{name}", str(value))]
+    *_, config = read_options(Run("math", "some/model", 7, options=words, arguments_file=file), tmp_path)
     assert (config.max_steps, config.loss_type, config.num_generations) == (7, "dr_grpo", 8)
 
 

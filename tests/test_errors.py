@@ -56,8 +56,6 @@ ARGUMENTS = {
         **{"success": 0.5, "alignment": 1.0, "horizon": 4, "score_range": 1.0, "hessian_bound": 0.1}
     },
     "two_arm_time": {"power": 1, "start": 0.0, "stop": 1.0, "rate": 1.0},
-    "two_gradient_baseline": {"correct_sums": ROWS, "wrong_sums": ROWS},
-    "two_gradient_estimate": {"correct_sum": [1.0, 0.0], "wrong_sum": [0.0, 1.0], "baseline": 0.5, "samples": 2},
     "uniform_error_success": {"order": 6, "accuracy": 0.9, "horizon": 5},
     "walk_decay_rate": {"group": cyclic_group(2), "error_distribution": [0.9, 0.1]},
     "walk_success": {"group": cyclic_group(2), "error_distribution": [0.9, 0.1], "horizon": 5},
@@ -94,10 +92,6 @@ DIMENSIONS = [
     ("leave_one_out_baselines", "reward"),
     ("permanent", "matrix"),
     ("attention_success", "attention"),
-    ("two_gradient_baseline", "correct_sums"),
-    ("two_gradient_baseline", "wrong_sums"),
-    ("two_gradient_estimate", "correct_sum"),
-    ("two_gradient_estimate", "wrong_sum"),
 ]
 
 

@@ -1,5 +1,6 @@
 """Each bound's false-alarm rate, by exact enumeration of the sample where the sample is a count."""
 
+import itertools
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from rlvr_lib import intervals
 from rlvr_lib.intervals import (
     frequency_p_value,
     least_detectable_share,
-    mean_interval,
+    least_significant_total,
     quantile_interval,
     share_interval,
     share_lower_bound,
@@ -54,24 +55,6 @@ def test_the_least_detectable_share_is_detected_and_one_less_is_not(trials, agai
     assert share_lower_bound(needed - 1, trials, rate) <= against
 
 
-@pytest.mark.parametrize("trials", [5, 30, 200])
-def test_mean_intervals_miss_no_more_often_than_stated(trials):
-    """Bernoulli values, whose mean interval depends on their sum only."""
-    rate, found = 0.1, []
-    for k in range(trials + 1):
-        found.append(mean_interval(np.arange(trials) < k, 0.0, 1.0, rate))
-    for truth in SHARES:
-        assert miss_rate(trials, truth, lambda k, t=truth: found[k][0] <= t <= found[k][1]) <= rate
-
-
-def test_mean_intervals_scale_with_the_range_and_shrink_with_the_spread():
-    values = np.linspace(0.4, 0.6, 500)
-    low, high = mean_interval(values, 0, 1)
-    assert mean_interval(10 * values - 3, -3, 7) == pytest.approx((10 * low - 3, 10 * high - 3))
-    wide = mean_interval(np.linspace(0, 1, 500), 0, 1)
-    assert high - low < wide[1] - wide[0]
-
-
 @pytest.mark.parametrize("quantile", [0.1, 0.5, 0.8])
 @pytest.mark.parametrize("n", [1, 6, 25, 60])
 def test_quantile_intervals_miss_no_more_often_than_stated(n, quantile):
@@ -98,6 +81,17 @@ def test_sign_tests_raise_no_more_false_alarms_than_their_level(trials):
 def test_sign_tests_leave_out_ties():
     assert sign_test([1, 1, 1, 0, 0]) == pytest.approx(1 / 8)
     assert sign_test([0.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_least_significant_total_is_that_of_all_sign_flips(seed):
+    rng = np.random.default_rng(seed)
+    differences, level = rng.integers(-4, 5, seed), rng.choice([0.5, 0.25, 0.1, 0.02])
+    flips = np.array(list(itertools.product((1, -1), repeat=seed))).reshape(2**seed, seed)
+    totals = flips @ np.abs(differences)
+    candidates = range(-np.abs(differences).sum(), np.abs(differences).sum() + 2)
+    expected = min(total for total in candidates if (totals >= total).mean() <= level)
+    assert least_significant_total(differences, level) == expected
 
 
 def test_frequencies_are_accepted_from_their_law_and_rejected_from_another():
@@ -129,14 +123,15 @@ def test_a_wrong_bound_would_be_caught():
         (lambda: share_interval(1, 0), "^trials must be an integer"),
         (lambda: share_lower_bound(1, 2, 0.0), "^false_alarm must be strictly between"),
         (lambda: least_detectable_share(3, 1.0), "^against must be strictly between"),
-        (lambda: mean_interval([0.5], 0, 1), "^values must be at least two"),
-        (lambda: mean_interval([0.5, 2.0], 0, 1), r"^values must be in \[0, 1\]"),
         (lambda: quantile_interval([]), "^values must be at least one"),
         (lambda: quantile_interval([1.0], 0.0), "^quantile must be strictly between"),
         (lambda: sign_test([math.nan]), "^differences must be finite"),
-        (lambda: frequency_p_value([1, 2], [1.0]), "^counts must be of shape"),
+        (lambda: least_significant_total([0.5], 0.1), "^differences must be whole"),
+        (lambda: frequency_p_value([1, 2], [1.0]), r"^prob must be a probability law of shape \[2\]"),
+        (lambda: frequency_p_value([[1, 2]], [0.5, 0.5]), "^counts must be"),
+        (lambda: frequency_p_value([1.5, 2], [0.5, 0.5]), "^counts must be a whole number"),
         (lambda: frequency_p_value([0, 0], [0.5, 0.5]), "^counts must be whole"),
-        (lambda: frequency_p_value([1, 2], [0.5, 0.6]), "^prob must be non-negative and summing"),
+        (lambda: frequency_p_value([1, 2], [0.5, 0.6]), "^prob must be summing to 1"),
     ],
 )
 def test_bad_input_is_named(call, named):

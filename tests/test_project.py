@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -57,9 +58,26 @@ def test_the_environment_is_the_pinned_one():
 
 def test_the_public_address_is_the_same_everywhere():
     """``_config.yml`` is where it is set; these files cannot read it and must follow."""
-    for path in (ROOT / "CITATION.cff", *(ROOT / "notebooks").glob("0*.py")):
+    for path in (ROOT / "CITATION.cff", *(ROOT / "notebooks").rglob("0*.py")):
         found = re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", path.read_text())
         assert set(found) == {ADDRESS}, path
+
+
+IMPORT = "import sys, time, rlvr_lib; print(time.process_time(), *sys.modules)"
+
+
+def test_importing_the_library_loads_nothing_else():
+    """Neither torch nor matplotlib, nor anything that is not Python's own; so it costs next to no processor time."""
+    command = [sys.executable, "-I", "-c", IMPORT]
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(5)]
+    own = set(
+        subprocess.run(
+            [*command[:-1], "import sys; print(*sys.modules)"], check=True, capture_output=True, text=True
+        ).stdout.split()
+    )
+    assert statistics.median(float(seconds) for seconds, *_ in runs) < 0.3
+    loaded = {name.split(".")[0] for name in runs[0][1:]} - {name.split(".")[0] for name in own}
+    assert loaded - sys.stdlib_module_names == {"rlvr_lib"}
 
 
 def test_citation_names_the_four_papers():

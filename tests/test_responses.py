@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_lib.responses import Responses, conditional_means, gram_matrix, score_energies, success_rate
+from rlvr_lib.responses import Responses, conditional_covariances, conditional_means, score_energies, success_rate
 
 GOOD = {"reward": [1, 0, 1], "score": np.arange(6.0).reshape(3, 2), "prob": [0.2, 0.5, 0.3], "length": [1, 2, 3]}
 
@@ -22,7 +22,17 @@ def test_moments_against_sums_written_out():
     np.testing.assert_allclose(mean_correct, (0.2 * np.array([0, 1]) + 0.3 * np.array([4, 5])) / 0.5)
     np.testing.assert_allclose(mean_wrong, [2, 3])
     assert score_energies(r) == pytest.approx(((0.2 * 1 + 0.3 * 41) / 0.5, 13))
-    np.testing.assert_allclose(gram_matrix(r)[0], [1, 3, 5])
+    np.testing.assert_allclose(r.energy, [1, 13, 41])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(4, 30), st.integers(1, 5))
+def test_conditional_covariances_are_numpys(seed, n, d):
+    rng = np.random.default_rng(seed)
+    reward = np.arange(n) < n // 2
+    r = Responses(reward, rng.standard_normal((n, d)), rng.dirichlet(np.ones(n)))
+    for covariance, mask in zip(conditional_covariances(r), (reward, ~reward), strict=True):
+        expected = np.cov(r.score[mask].T, aweights=r.prob[mask], ddof=0)
+        np.testing.assert_allclose(covariance, np.atleast_2d(expected), atol=1e-12)
 
 
 def test_arrays_are_read_only():
@@ -61,7 +71,7 @@ def test_bad_input_is_named(name, value):
 @pytest.mark.parametrize("reward", [[1, 1], [0, 0]])
 def test_undefined_conditions_are_refused(reward):
     r = Responses(reward, np.ones((2, 1)))
-    for moment in (conditional_means, score_energies):
+    for moment in (conditional_means, conditional_covariances, score_energies):
         with pytest.raises(ValueError, match="^reward must be mixed"):
             moment(r)
 

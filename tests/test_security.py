@@ -15,11 +15,11 @@ from papermill.translators import PythonTranslator
 
 from rlvr_lib.reproduction.notebooks import notebook_names, read_source, resolve
 
-SOURCES = [*(ROOT / "rlvr_lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.py"), *(ROOT / "book").rglob("*.py")]
+SOURCES = [*(ROOT / "rlvr_lib").rglob("*.py"), *(ROOT / "notebooks").rglob("*.py"), *(ROOT / "book").rglob("*.py")]
 PUBLISHED = [
     *(ROOT / "results").rglob("*.json"),
     *(ROOT / "rlvr_lib" / "data").glob("*.json"),
-    *(ROOT / "notebooks").glob("*.ipynb"),
+    *(ROOT / "notebooks").rglob("*.ipynb"),
 ]
 
 UNSAFE = re.compile(

@@ -17,26 +17,22 @@ from rlvr_lib.reproduction.results import finished_results
 
 def table(header, rows, widths, classes=()):
     """A docutils table; a cell is text, a list of inline nodes or a list of paragraphs."""
-    group = nodes.tgroup(cols=len(header))
-    group += [nodes.colspec(colwidth=width) for width in widths]
-    head, body = nodes.thead(), nodes.tbody()
-    group += [head, body]
-    for part, lines in ((head, [header]), (body, rows)):
-        for line in lines:
-            row = nodes.row()
-            row += [entry(cell) for cell in line]
-            part += row
-    result = nodes.table(classes=["rlvr-table", *classes])
-    result += group
-    return result
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in widths), cols=len(header))
+    for part, lines in ((nodes.thead(), [header]), (nodes.tbody(), rows)):
+        group += part
+        part += [nodes.row("", *map(entry, line)) for line in lines]
+    return nodes.table("", group, classes=["rlvr-table", *classes])
 
 
 def entry(cell):
     """A table cell from text, inline nodes or paragraphs."""
-    if isinstance(cell, str):
-        cell = [nodes.Text(cell)]
-    blocks = cell if isinstance(cell[0], nodes.paragraph) else [nodes.paragraph("", "", *cell)]
-    return nodes.entry("", *blocks)
+    cell = [cell] if isinstance(cell, str) else cell
+    return nodes.entry("", *(cell if isinstance(cell[0], nodes.paragraph) else [paragraph(*cell)]))
+
+
+def paragraph(*parts):
+    """A paragraph of text and inline nodes."""
+    return nodes.paragraph("", "", *(nodes.Text(part) if isinstance(part, str) else part for part in parts))
 
 
 def number(value):
@@ -66,30 +62,24 @@ class Ledger(Published):
     option_spec: ClassVar = {"theorem": directives.positive_int}
 
     def run(self):
-        claims = [claim for result in self.results() for claim in result.claims()]
-        if "theorem" in self.options:
-            claims = [claim for claim in claims if claim.theorem == self.options["theorem"]]
-        if not claims:
-            return [nodes.paragraph("", "No claim of this theorem is published yet.")]
-        by_id = {claim.id: [] for claim in claims}
-        for claim in claims:
-            by_id[claim.id].append(claim)
+        by_id = {}
+        for result in self.results():
+            for claim in result.claims():
+                if claim.theorem == self.options.get("theorem", claim.theorem):
+                    by_id.setdefault(claim.id, []).append((claim, result.name))
+        if not by_id:
+            return [paragraph("No claim of this theorem is published yet.")]
         header = ("outcome", "claim", "predicted", "measured", "tolerance")
-        rows = [self.row(versions) for versions in by_id.values()]
-        return [table(header, rows, (12, 50, 10, 14, 14), ["rlvr-ledger"])]
+        return [table(header, map(self.row, by_id.values()), (12, 50, 10, 14, 14), ["rlvr-ledger"])]
 
-    def row(self, versions):
+    def row(self, found):
         """A claim's row; where all profiles agree on a cell it is printed once."""
-        anchor = nodes.target("", "", ids=[f"claim-{versions[0].id}"])
+        versions = [claim for claim, _ in found]
         outcome = self.by_profile(versions, self.outcome, nodes.strong)
-        outcome[0].insert(0, anchor)
-        return (
-            outcome,
-            self.story(versions),
-            self.by_profile(versions, prediction),
-            self.by_profile(versions, lambda claim: number(claim.measured)),
-            self.by_profile(versions, self.slack),
-        )
+        outcome[0].insert(0, nodes.target("", "", ids=[f"claim-{versions[0].id}"]))
+        measured = self.by_profile(versions, lambda claim: number(claim.measured))
+        slack = self.by_profile(versions, self.slack)
+        return outcome, self.story(versions, found[0][1]), self.by_profile(versions, prediction), measured, slack
 
     @staticmethod
     def outcome(claim):
@@ -101,31 +91,30 @@ class Ledger(Published):
         """A paragraph for each profile, or one when they all say the same."""
         shown = [show(claim) for claim in versions]
         if len(set(shown)) == 1:
-            return [nodes.paragraph("", "", node("", shown[0]))]
-        return [
-            nodes.paragraph("", "", node("", text), nodes.Text(f" ({claim.profile})"))
-            for text, claim in zip(shown, versions, strict=True)
-        ]
+            return [paragraph(node("", shown[0]))]
+        return [paragraph(node("", t), f" ({claim.profile})") for t, claim in zip(shown, versions, strict=True)]
 
-    @staticmethod
-    def story(versions):
-        """What is claimed and of what, what the check rejected, and what that means for a sentence of a paper."""
+    def story(self, versions, notebook):
+        """What is claimed and of what, what the check rejected, what it means for a paper; its run and its code."""
         claim = versions[0]
         sizes = dict.fromkeys(f"{c.n} {c.unit}" for c in versions if c.n)
-        of = ", ".join([claim.testbed, claim.kind, " and ".join(sizes)]).rstrip(", ")
-        lines = {
-            "": f"{claim.statement} ({of})",
-            "rejected: ": "; ".join(s.broken for s in claim.sabotages if s.rejected),
-        }
+        of = ", ".join(filter(None, [claim.testbed, claim.kind, " and ".join(sizes)]))
+        lines = [] if claim.headline == claim.statement else [paragraph(nodes.strong("", claim.headline))]
+        lines.append(paragraph(f"{claim.statement} ({of})"))
+        if rejected := "; ".join(s.broken for s in claim.sabotages if s.rejected):
+            lines.append(paragraph(nodes.emphasis("", "rejected: "), rejected))
         if claim.paper.says:
-            where = f"{claim.paper.source}, {claim.paper.where}: "
             verdict = f" → {VERDICTS[claim.paper.verdict].lower()}" if claim.judged else ""
-            lines[where] = claim.paper.says + verdict
-        return [
-            nodes.paragraph("", "", nodes.emphasis("", label), nodes.Text(text))
-            for label, text in lines.items()
-            if text
-        ]
+            where = nodes.emphasis("", f"{claim.paper.source}, {claim.paper.where}: ")
+            lines.append(paragraph(where, claim.paper.says + verdict))
+        code = nodes.reference("", claim.id, refuri=self.address(claim.code))
+        run = nodes.reference("", f"its run in the {claim.lane}", refuri=f"../notebooks/{notebook}.html")
+        return [*lines, paragraph(code, ", ", run)]
+
+    def address(self, code):
+        """Where the public repository shows a claim's lines."""
+        options = self.config.html_theme_options
+        return f"{options['repository_url']}/blob/{options['repository_branch']}/{code.module}#L{code.line}"
 
     @staticmethod
     def slack(claim):
@@ -158,41 +147,37 @@ class Findings(Published):
                 if claim.judged and claim.paper.says:
                     about.setdefault(claim.paper.says, {})[claim.id] = (claim, result.name)
         sentences = [said for key, said in papers().items() if key.startswith(f"{self.arguments[0]}.")]
-        rows = [self.row(said, about[said.says].values()) for said in sentences if said.says in about]
+        rows = [self.row(said, list(about[said.says].values())) for said in sentences if said.says in about]
         silent = [said.says for said in sentences if said.says not in about]
         header = ("verdict", "what the paper says, and where", "what was found")
         found = [table(header, rows, (14, 34, 52), ["rlvr-findings"])] if rows else []
         if silent:
-            items = [nodes.list_item("", nodes.paragraph("", says)) for says in silent]
-            found += [nodes.paragraph("", "Sentences on which no claim of this book is a judgement:")]
+            items = [nodes.list_item("", paragraph(says)) for says in silent]
+            found += [paragraph("Sentences on which no claim of this book is a judgement:")]
             found += [nodes.bullet_list("", *items)]
         return found
 
-    @staticmethod
-    def row(said, claims):
+    @classmethod
+    def row(cls, said, claims):
         """One printed sentence."""
-        claims = list(claims)
         verdict = folded_verdict(c.paper.verdict if c.outcome == "holds" else "not-reproduced" for c, _ in claims)
-        evidence = []
-        for claim, notebook in claims:
-            of = f"{claim.testbed}, {claim.n} {claim.unit}" if claim.n else claim.testbed
-            slack = f" within {number(claim.tolerance)}" if claim.tolerance > 1e-6 else ""
-            mark = VERDICTS[claim.paper.verdict] if claim.outcome == "holds" else "Our check failed"
-            evidence.append(
-                nodes.paragraph(
-                    "",
-                    "",
-                    nodes.emphasis("", f"{mark}: "),
-                    nodes.Text(f"{claim.statement} ({of}; predicted {prediction(claim)}{slack}, "),
-                    nodes.Text(f"measured {number(claim.measured)}; "),
-                    nodes.reference("", "numbers", refuri=f"ledger.html#claim-{claim.id}"),
-                    nodes.Text(", "),
-                    nodes.reference("", "chapter", refuri=f"../notebooks/{notebook}.html"),
-                    nodes.Text(")"),
-                )
-            )
-        sentence = [nodes.paragraph("", said.says), nodes.paragraph("", "", nodes.emphasis("", said.where))]
-        return [nodes.strong("", VERDICTS[verdict])], sentence, evidence
+        sentence = [paragraph(said.says), paragraph(nodes.emphasis("", said.where))]
+        return [nodes.strong("", VERDICTS[verdict])], sentence, [cls.evidence(*pair) for pair in claims]
+
+    @staticmethod
+    def evidence(claim, notebook):
+        """What one claim found, with the way to its numbers and to its run."""
+        of = f"{claim.testbed}, {claim.n} {claim.unit}" if claim.n else claim.testbed
+        slack = f" within {number(claim.tolerance)}" if claim.tolerance > 1e-6 else ""
+        mark = VERDICTS[claim.paper.verdict] if claim.outcome == "holds" else "Our check failed"
+        return paragraph(
+            nodes.emphasis("", f"{mark}: "),
+            f"{claim.headline} ({of}; predicted {prediction(claim)}{slack}, measured {number(claim.measured)}; ",
+            nodes.reference("", "numbers", refuri=f"ledger.html#claim-{claim.id}"),
+            ", ",
+            nodes.reference("", claim.lane, refuri=f"../notebooks/{notebook}.html"),
+            ")",
+        )
 
 
 class Summary(Published):
@@ -221,17 +206,18 @@ class Summary(Published):
                 "training claims without an error rate", number_of(lambda c: c.kind == "training" and not c.false_alarm)
             ),
         ]
-        rates = {kind: sum(c.false_alarm for c in claims if c.kind == kind) for kind in ("statistical", "training")}
+        judged = [claim for claim in claims if claim.judged]
+        rates = {kind: sum(c.false_alarm for c in judged if c.kind == kind) for kind in ("statistical", "training")}
         rated = sum(c.kind == "training" and c.false_alarm > 0 for c in claims)
         bound = (
-            f"Over all profiles the false-alarm rates of the statistical claims add up to {rates['statistical']:.1e}, "
-            "so a false alarm among them is no likelier than that. "
+            "Over all profiles the false-alarm rates of the judged statistical claims add up to "
+            f"{rates['statistical']:.1e}, so a false alarm among them is no likelier than that. "
             f"Training claims are about their own runs; {rated} of them are judged by an interval, "
             f"and the rates of these add up to {rates['training']:.2g}. "
             "The others have no error rate: how far they carry beyond their runs is not known."
         )
         header = ("claims", *(f"{profile} profile" for profile in profiles))
-        return [table(header, rows, (30, *(10 for _ in profiles))), nodes.paragraph("", bound)]
+        return [table(header, rows, (30, *(10 for _ in profiles))), paragraph(bound)]
 
 
 class Runs(Published):
@@ -239,22 +225,12 @@ class Runs(Published):
 
     def run(self):
         rows, kinds = [], {}
-        for result in self.results():
-            stamp = read_stamp(result.stamp_file)
-            made = tuple(
-                ", ".join(f"{name} {value}" for name, value in found.items())
-                for found in (stamp.hardware, stamp.versions)
-            )
-            rows.append(
-                (
-                    stamp.notebook,
-                    stamp.profile,
-                    f"{stamp.runtime_s:.0f} s",
-                    self.size(stamp),
-                    stamp.date,
-                    kinds.setdefault(made, str(len(kinds) + 1)),
-                )
-            )
+        for stamp in (read_stamp(result.stamp_file) for result in self.results()):
+            made = (stamp.hardware, stamp.versions)
+            made = tuple(", ".join(f"{name} {value}" for name, value in found.items()) for found in made)
+            with_these = kinds.setdefault(made, str(len(kinds) + 1))
+            time = f"{stamp.runtime_s:.0f} s"
+            rows.append((stamp.notebook, stamp.profile, time, self.size(stamp), stamp.date, with_these))
         return [
             table(("notebook", "profile", "run time", "size", "date", "made with"), rows, (26, 10, 12, 12, 16, 12)),
             table(("made with", "hardware", "versions"), [(at, *made) for made, at in kinds.items()], (12, 34, 54)),
@@ -272,11 +248,12 @@ class Sizes(SphinxDirective):
 
     def run(self):
         root = Path(rlvr_lib.__file__).parent
-        parts = {"theorems, claims and reproduction": root.glob("*.py"), "testbeds": root.glob("testbeds/*.py")}
-        rows = [
-            (name, str(len(files)), str(sum(len(file.read_text().splitlines()) for file in files)))
-            for name, files in ((name, list(found)) for name, found in parts.items())
-        ]
+        parts = {}
+        for file in sorted(root.rglob("*.py")):
+            part = file.relative_to(root).parts[0]
+            name = "data type, claims, figures, command" if part.endswith(".py") else part
+            parts.setdefault(name, []).append(len(file.read_text().splitlines()))
+        rows = [(name, str(len(lines)), str(sum(lines))) for name, lines in sorted(parts.items())]
         return [table(("part of the library", "modules", "lines"), rows, (40, 10, 10))]
 
 
@@ -337,7 +314,7 @@ class History(SphinxDirective):
             for (name, baseline), found in ratios.items()
         ]
         if not rows:
-            return [nodes.paragraph("", "No run yet.")]
+            return [paragraph("No run yet.")]
         return [table(("what", "baseline", "ratios", "dates", "hardware"), rows, (30, 20, 20, 15, 15))]
 
     @staticmethod
@@ -352,12 +329,13 @@ class History(SphinxDirective):
         return "; ".join(sorted({f"{r['hardware']['processor']}, {r['hardware']['instructions']}" for r, _ in found}))
 
 
+NAMES = {
+    "ledger": Ledger, "findings": Findings, "ledger-summary": Summary, "runs": Runs, "sizes": Sizes,
+    "benchmarks": Benchmarks, "benchmark-history": History,
+}  # fmt: skip
+
+
 def setup(app):
-    app.add_directive("ledger", Ledger)
-    app.add_directive("findings", Findings)
-    app.add_directive("sizes", Sizes)
-    app.add_directive("benchmarks", Benchmarks)
-    app.add_directive("benchmark-history", History)
-    app.add_directive("ledger-summary", Summary)
-    app.add_directive("runs", Runs)
+    for name, directive in NAMES.items():
+        app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -8,7 +8,7 @@ from sphinx.errors import ExtensionError
 
 from rlvr_lib.claims import MIME
 
-CHAPTER = re.compile(r"notebooks/0*(\d+)_")
+CHAPTER = re.compile(r"notebooks/(evidence/)?0*(\d+)_")
 
 
 def escape(text):
@@ -16,41 +16,47 @@ def escape(text):
     return re.sub(f"[{re.escape(punctuation)}]", r"\\\g<0>", text)
 
 
+def number(docname):
+    """The number of a chapter, 2, or of its evidence, E2; nothing for other pages."""
+    chapter = CHAPTER.match(docname)
+    return chapter and ("E" if chapter[1] else "") + chapter[2]
+
+
 def prepare_outputs(app, docname, source):
-    """Show the alt text that ``rlvr_lib.figures.show`` stored as alt text and as caption; drop the claims' JSON."""
+    """Show the alt text and the caption that ``rlvr_lib.figures.show`` stored; drop the claims' JSON."""
     if not str(app.env.doc2path(docname)).endswith(".ipynb"):
         return
     notebook = json.loads(source[0])
-    chapter = CHAPTER.match(docname)
     figures = 0
     for cell in notebook["cells"]:
         outputs = cell.get("outputs", [])
         for output in outputs:
             output.get("data", {}).pop(MIME, None)
-        alts = [output.get("metadata", {}).get("image/png", {}).get("alt") for output in outputs]
-        alts = [alt for alt in alts if alt]
-        if len(alts) > 1:
+        if outputs:
+            cell["outputs"] = [output for output in outputs if output.get("data", True)]
+        said = [output.get("metadata", {}).get("image/png", {}) for output in outputs]
+        said = [words for words in said if "alt" in words]
+        if len(said) > 1:
             raise ExtensionError(
-                f"{docname}: a cell shows {len(alts)} figures, so their captions would be one; split it"
+                f"{docname}: a cell shows {len(said)} figures, so their captions would be one; split it"
             )
-        if alts:
+        for words in said:
             figures += 1
-            name = f"fig-{chapter[1] if chapter else docname.replace('/', '-')}-{figures}"
+            name = f"fig-{(number(docname) or docname.replace('/', '-')).lower()}-{figures}"
             shown = cell["metadata"].setdefault("mystnb", {})
-            shown["image"] = {"alt": alts[0]}
-            shown["figure"] = {"caption": escape(alts[0]), "name": name, "align": "left"}
+            shown["image"] = {"alt": words["alt"]}
+            caption = words.get("caption") or escape(words["alt"])
+            shown["figure"] = {"caption": caption, "name": name, "align": "left"}
     source[0] = json.dumps(notebook)
 
 
 def number_by_chapter(app, env):
-    """Number the figures of a chapter from one, after the chapter: its third is Figure 2.3, wherever it is built."""
+    """Number the figures of a chapter from one, after it: its third is Figure 2.3, and that of its evidence E2.3."""
     for docname, numbers in env.toc_fignumbers.items():
-        chapter = CHAPTER.match(docname)
+        chapter = number(docname)
         if chapter and "figure" in numbers:
-            first = min(number[-1] for number in numbers["figure"].values())
-            numbers["figure"] = {
-                figure: (int(chapter[1]), number[-1] - first + 1) for figure, number in numbers["figure"].items()
-            }
+            first = min(at[-1] for at in numbers["figure"].values())
+            numbers["figure"] = {figure: (chapter, at[-1] - first + 1) for figure, at in numbers["figure"].items()}
     return []
 
 

@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nbformat
 import yaml
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from rlvr_lib.files import require_writable
 from rlvr_lib.reproduction import provenance
 from rlvr_lib.reproduction.notebooks import declared_parameters, read_source
-from rlvr_lib.reproduction.results import NotebookFailed, Result, settle, store
+from rlvr_lib.reproduction.results import NotebookFailed, Result, renew, settle, store, with_lines
 
 KERNEL = "python3"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -113,10 +114,6 @@ def reproduce(
 
     Returns:
         By notebook, ``""`` when its result is finished, otherwise what went wrong.
-
-    Raises:
-        ValueError: the folder cannot be written, or the kernel is missing.
-        KeyboardInterrupt: interrupted; finished notebooks stay finished.
     """
     require_writable(out)
     require_kernel()
@@ -145,19 +142,20 @@ def _finish(job: Job, run: Run) -> str:
     """Make one result fresh, unless it is; the message for the user."""
     result, installed = job.result, provenance.versions()
     result.hidden.mkdir(exist_ok=True)
-    with FileLock(result.hidden / f"{result.stem}.lock"):
+    with FileLock(result.hidden / f"{result.slug}.lock"):
         if run.stopped.is_set():
             raise NotebookFailed("stopped before it began")
         settle(result)
         if not run.fresh and job.is_fresh(installed):
-            return f"{result.name}: up to date"
-        for leftover in result.hidden.glob(f"{result.stem}.run-*"):
+            words = ", its words renewed" if renew(result, job.notebook, job.root) else ""
+            return f"{result.name}: up to date{words}"
+        for leftover in result.hidden.glob(f"{result.slug}.run-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         # A folder of its own: the kernel of a run that was killed may still be writing into the last one.
-        folder = Path(tempfile.mkdtemp(dir=result.hidden, prefix=f"{result.stem}.run-"))
+        folder = Path(tempfile.mkdtemp(dir=result.hidden, prefix=f"{result.slug}.run-"))
         started = time.perf_counter()
         try:
-            executed = _execute(folder, job, run)
+            executed = with_lines(_execute(folder, job, run), result.name, job.root)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         stamp = provenance.Stamp(
@@ -184,22 +182,23 @@ def _execute(folder: Path, job: Job, run: Run) -> nbformat.NotebookNode:
     command = [sys.executable, "-m", "papermill", "source.ipynb", "executed.ipynb", "--progress-bar"]
     command += ["--parameters_file", "parameters.yml", "--kernel", KERNEL, "--cwd", str(job.root)]
     # A session of its own, so that an interrupt reaches this process alone, which then ends the child.
-    options = {"cwd": folder, "stderr": subprocess.PIPE, "start_new_session": True}
-    with subprocess.Popen(command, env=QUIET | os.environ | ONE_THREAD, **options) as child:
+    with subprocess.Popen(
+        command, env=QUIET | os.environ | ONE_THREAD, cwd=folder, stderr=subprocess.PIPE, start_new_session=True
+    ) as child:
         run.children.add(child)
         if run.stopped.is_set():
             child.terminate()
-        tail = _follow(child, run.bar)
+        tail = _follow(cast(BufferedReader, child.stderr), run.bar)
     run.children.discard(child)
     if child.returncode != 0:
         raise NotebookFailed(_last_lines(tail))
     return nbformat.read(folder / "executed.ipynb", as_version=4)
 
 
-def _follow(child: subprocess.Popen, bar: tqdm) -> bytes:
+def _follow(printed: BufferedReader, bar: tqdm) -> bytes:
     """Move the bar with papermill's own, until the child ends; the last of what it printed."""
     tail, done, total = b"", 0, 0
-    while chunk := child.stderr.read1(65536):
+    while chunk := printed.read1(65536):
         tail = (tail + chunk)[-20_000:]
         if steps := PROGRESS.findall(tail):
             now, of = map(int, steps[-1])

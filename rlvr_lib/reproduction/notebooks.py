@@ -1,7 +1,8 @@
 """The notebooks as inputs: their sources, their typed parameters, and the profiles that override these.
 
 A parameters cell declares one parameter a line, ``name: type = default  # [low, high] meaning``; the range in square
-brackets holds for the number or for each entry of a list, and ``{a, b}`` lists the allowed values instead.
+brackets holds for the number or for each entry of a list, and ``{a, b}`` lists the allowed values instead. What is
+unknown or breaks these rules is a ``ValueError``.
 """
 
 from __future__ import annotations
@@ -28,20 +29,23 @@ RESERVED = "profile"
 
 
 def project_root() -> Path:
-    """The folder that holds ``notebooks/profiles.yml``: the clone this package is installed from, or the current one.
-
-    Raises:
-        ValueError: neither holds the notebooks.
-    """
-    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
+    """The folder with ``notebooks/profiles.yml``: the clone that this package is installed from, or the current one."""
+    for root in (Path(__file__).resolve().parents[2], Path.cwd()):
         if (root / "notebooks" / "profiles.yml").is_file():
             return root
     raise ValueError("the notebooks must be in the installed clone or the current folder, got neither")
 
 
 def notebook_names(folder: Path) -> list[str]:
-    """Stems of the notebooks in a folder, in the order of the chapters."""
-    return sorted(path.stem for path in folder.glob("[0-9][0-9]_*.py"))
+    """Names of the notebooks in a folder: every chapter ``NN_name``, and after it its evidence ``evidence/NN_name``."""
+    found = [*folder.glob("[0-9][0-9]_*.py"), *folder.glob("evidence/[0-9][0-9]_*.py")]
+    return sorted((path.relative_to(folder).with_suffix("").as_posix() for path in found), key=in_order)
+
+
+def in_order(name: str) -> tuple[str, bool, str]:
+    """Key that sorts names of notebooks by theorem, the chapter before its evidence."""
+    stem = name.rpartition("/")[2]
+    return stem[:2], stem != name, name
 
 
 def read_source(path: Path) -> nbformat.NotebookNode:
@@ -70,11 +74,7 @@ class Parameter:
         return self.validate(value)
 
     def validate(self, value: Any) -> Any:
-        """The value in the declared type.
-
-        Raises:
-            ValueError: of another type, or out of range.
-        """
+        """The value, if it has the declared type and range."""
         try:
             return self.adapter.validate_python(value, strict=True)
         except ValidationError:
@@ -82,11 +82,7 @@ class Parameter:
 
 
 def declared_parameters(notebook: nbformat.NotebookNode) -> dict[str, Parameter]:
-    """The parameters a notebook declares, by name.
-
-    Raises:
-        ValueError: no parameters cell, or a line in it that declares no type or a default that breaks its own range.
-    """
+    """The parameters a notebook declares, by name; each has a type, and a default in its range."""
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     require(len(cells) == 1, "notebook", f"{len(cells)} cells tagged 'parameters'", "one with a single parameters cell")
     found = PythonTranslator.inspect(cells[0])
@@ -99,7 +95,8 @@ def _parameter(name: str, type_name: str, default: str, help_text: str) -> Param
     entry = re.fullmatch(r"list\[(\w+)\]", type_name)
     scalar = entry[1] if entry else type_name
     require(scalar in SCALARS, f"parameter {name}", f"the type {type_name}", f"of type {', '.join(SCALARS)}, or a list")
-    allowed, kind = type_name, SCALARS[scalar]
+    allowed = type_name
+    kind: Any = SCALARS[scalar]
     if match := CHOICE.search(help_text):
         values = tuple(value.strip() for value in match["values"].split(","))
         allowed, kind = f"one of {', '.join(values)}", Literal[values]
@@ -107,7 +104,7 @@ def _parameter(name: str, type_name: str, default: str, help_text: str) -> Param
         low, high = float(match["low"]), float(match["high"])
         allowed += f" in [{match['low']}, {match['high']}]"
         kind = Annotated[kind, Field(ge=low, le=high, allow_inf_nan=False)]
-    adapter = TypeAdapter(Annotated[list[kind], Field(min_length=1)] if entry else kind)
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[list[kind], Field(min_length=1)] if entry else kind)
     parameter = Parameter(name, ast.literal_eval(default), allowed, adapter)
     parameter.validate(parameter.default)
     return parameter
@@ -117,19 +114,19 @@ def resolve(names: Sequence[str], profile: str, settings: Mapping[str, str], fol
     """Every named notebook's parameters under a profile: the defaults, then the profile's, then the settings.
 
     Args:
-        names: notebook stems; none means all.
+        names: notebooks, or beginnings of names, as ``02`` for a chapter and its evidence; none means all.
         settings: ``--set`` texts by parameter name; each named notebook must declare each of them.
-
-    Raises:
-        ValueError: an unknown notebook, profile or parameter, or a value of the wrong type or range.
     """
     known = notebook_names(folder)
     profiles = yaml.safe_load((folder / "profiles.yml").read_text(encoding="utf-8"))
     require(profile in profiles, "profile", profile, f"one of {', '.join(profiles)}")
+    chosen: dict[str, None] = {}
     for name in names:
-        require(name in known, "notebook", name, f"one of {', '.join(known)}")
+        found = [k for k in known if k == name or any(n.startswith(f"{name}_") for n in (k, k.rpartition("/")[2]))]
+        require(bool(found), "notebook", name, f"one of {', '.join(known)}")
+        chosen |= dict.fromkeys(found)
     resolved = {}
-    for name in names or known:
+    for name in chosen or known:
         parameters = declared_parameters(read_source(folder / f"{name}.py"))
         changed = {**(profiles[profile].get("all") or {}), **(profiles[profile].get(name) or {})}
         for key in (*changed, *settings):

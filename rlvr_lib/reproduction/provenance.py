@@ -1,13 +1,15 @@
 """What a result depends on, and the stamp that says what it was made from.
 
 A result is finished when its stamp is: the stamp is written last and holds the hashes of the files it vouches for. It
-is fresh while everything it depends on still has the hashes in the stamp: the notebook's source, its parameters, the
-library modules in its import closure, the pinned requirements and the installed versions. Dates play no part.
+is fresh while everything it depends on still has the hashes in the stamp: the notebook's code, its parameters, the
+library modules in its import closure, the pinned requirements and the installed versions. Dates play no part, and
+neither do comments and docstrings: code is what Python runs.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import json
 import os
@@ -89,26 +91,62 @@ def imported_modules(source: str, root: Path) -> set[str]:
     return {name for name in own | parents | exported if module_file(name, root)}
 
 
+def _meaning(node: object) -> object:
+    """Syntax as nested tuples: without positions and comments, and without strings that stand as statements."""
+    if isinstance(node, ast.AST):
+        parts = ((name, part) for name, part in ast.iter_fields(node) if part is not None and part != [])
+        return type(node).__name__, *((name, _meaning(part)) for name, part in parts)
+    if isinstance(node, list):
+        return tuple(_meaning(part) for part in node if not _is_string(part))
+    return repr(node)
+
+
+def _is_string(node: object) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+@functools.cache
+def module_code(source: str) -> str:
+    """What a module means to Python, in a form that is the same for every version of it: no comments, no docstrings."""
+    return repr(_meaning(ast.parse(source).body))
+
+
+def cell_code(cell: nbformat.NotebookNode) -> str:
+    """What a code cell means: its tags and code, and where comments declare the ranges of parameters, its comments too.
+
+    A string at the end of a cell is its output, and a semicolon there hides one.
+    """
+    tags = cell.metadata.get("tags", [])
+    try:
+        code = cell.source if "parameters" in tags else repr(tuple(map(_meaning, ast.parse(cell.source).body)))
+    except SyntaxError:  # a command to the notebook
+        code = cell.source
+    return f"{tags}\n{code}{';' * cell.source.rstrip().endswith(';')}"
+
+
 def import_closure(source: str, root: Path) -> dict[str, str]:
-    """Text of every library module that Python source depends on, directly or through others, by module name."""
+    """Code of every library module that Python source depends on, directly or through others, by module name."""
     pending, found = imported_modules(source, root), {}
     while pending:
         module = pending.pop()
-        found[module] = module_file(module, root).read_text(encoding="utf-8")
-        pending |= imported_modules(found[module], root) - found.keys()
+        if not (path := module_file(module, root)):
+            continue
+        text = path.read_text(encoding="utf-8")
+        found[module] = module_code(text)
+        pending |= imported_modules(text, root) - found.keys()
     return dict(sorted(found.items()))
 
 
 def inputs(notebook: nbformat.NotebookNode, root: Path) -> dict[str, str]:
-    """Hashes of what a notebook's result depends on, besides its parameters: source, library, data, requirements.
+    """Hashes of what a notebook's result depends on, besides its parameters: code, library, data, requirements.
 
     A file of the library's folder ``data`` counts where the notebook or a module in its import closure names it.
     """
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    text = "\n\f".join(f"{cell.cell_type} {cell.metadata.get('tags', [])}\n{cell.source}" for cell in notebook.cells)
-    pins, library = root / "requirements.txt", import_closure(code, root)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code = "\n\f".join(map(cell_code, cells))
+    pins, library = root / "requirements.txt", import_closure("\n".join(cell.source for cell in cells), root)
     return {
-        "source": sha256(text.encode()),
+        "source": sha256(code.encode()),
         "requirements": sha256(pins.read_bytes()) if pins.is_file() else "none",
         **{
             f"data/{path.name}": sha256(path.read_bytes())

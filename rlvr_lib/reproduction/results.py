@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import os
 import shutil
@@ -14,6 +15,7 @@ import nbformat
 from rlvr_lib import claims
 from rlvr_lib.files import sha256, write_whole
 from rlvr_lib.reproduction import provenance
+from rlvr_lib.reproduction.notebooks import in_order
 
 
 class NotebookFailed(Exception):
@@ -30,8 +32,13 @@ class Result:
 
     @property
     def stem(self) -> str:
-        """Common part of its file names."""
+        """Common part of its files' paths."""
         return f"{self.name}.{self.profile}"
+
+    @property
+    def slug(self) -> str:
+        """The same as the name of one file."""
+        return self.stem.replace("/", "-")
 
     @property
     def files(self) -> dict[str, Path]:
@@ -51,7 +58,7 @@ class Result:
     @property
     def ready(self) -> Path:
         """Folder of a result that is whole but not yet in its place."""
-        return self.hidden / f"{self.stem}.ready"
+        return self.hidden / f"{self.slug}.ready"
 
     def stamp(self) -> provenance.Stamp | None:
         """The stamp if the result is finished and whole."""
@@ -59,11 +66,7 @@ class Result:
         return stamp if stamp and stamp.vouches_for(self.files) else None
 
     def claims(self) -> list[claims.Claim]:
-        """The claims, if they are those the stamp was made for.
-
-        Raises:
-            ValueError: the stamp or the claims are missing, damaged or not of one run.
-        """
+        """The claims; ``ValueError`` where they or their stamp are missing, damaged or not of one run."""
         stamp, file = provenance.read_stamp(self.stamp_file), self.files["claims"]
         if stamp is None or not file.is_file() or sha256(file.read_bytes()) != stamp.outputs.get("claims"):
             raise ValueError(f"{file.name} must match its stamp in provenance/, got a damaged or unfinished result")
@@ -79,18 +82,14 @@ def store(result: Result, executed: nbformat.NotebookNode, stamp: provenance.Sta
 
     All files are written to a hidden folder first, whose renaming is the moment from which the new result counts: a
     run killed before it leaves the old result, and one killed after it leaves what ``settle`` completes.
-
-    Raises:
-        NotebookFailed: the notebook published no valid claims.
-        OSError: the disk is full or read-only.
     """
     contents = {
-        "notebook": (nbformat.writes(clean(executed)) + "\n").encode(),
+        "notebook": to_bytes(executed),
         "claims": claims.to_json(published_claims(executed)).encode(),
     }
     stamp = stamp.model_copy(update={"outputs": {name: sha256(data) for name, data in contents.items()}})
     result.hidden.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=result.hidden, prefix=f"{result.stem}.run-"))
+    folder = Path(tempfile.mkdtemp(dir=result.hidden, prefix=f"{result.slug}.run-"))
     try:
         for name, data in {**contents, "stamp": stamp.sealed()}.items():
             write_whole(folder / name, data)
@@ -100,34 +99,93 @@ def store(result: Result, executed: nbformat.NotebookNode, stamp: provenance.Sta
     settle(result)
 
 
+def to_bytes(executed: nbformat.NotebookNode) -> bytes:
+    """The file of an executed notebook."""
+    return (nbformat.writes(clean(executed)) + "\n").encode()
+
+
+def renew(result: Result, source: nbformat.NotebookNode, root: Path) -> bool:
+    """Carry the words of a source into a finished result with the same code; whether there was anything to carry."""
+    executed = nbformat.read(result.files["notebook"], as_version=4)
+    renewed = with_lines(with_words_of(source, executed), result.name, root)
+    stamp, changed = result.stamp(), to_bytes(renewed) != result.files["notebook"].read_bytes()
+    if changed and stamp:
+        store(result, renewed, stamp)
+    return changed
+
+
 def settle(result: Result) -> None:
     """Move a result that is ready to where it belongs, also one that a killed run had begun to move."""
-    result.stamp_file.parent.mkdir(parents=True, exist_ok=True)
     for name, path in {**result.files, "stamp": result.stamp_file}.items():
         if (result.ready / name).exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(result.ready / name, path)
     if result.ready.exists():
         result.ready.rmdir()
 
 
-def published_claims(notebook: nbformat.NotebookNode) -> list[claims.Claim]:
-    """The claims an executed notebook published.
-
-    Raises:
-        NotebookFailed: it published none, several ledgers, or something that is not a claim.
-    """
-    found = [
-        output.data[claims.MIME]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if claims.MIME in output.get("data", {})
-    ]
+def _ledger(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The output data of an executed notebook that hold its claims."""
+    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    found = [data for data in outputs if claims.MIME in data]
     if len(found) != 1:
         raise NotebookFailed(f"it published {len(found)} ledgers, one was expected")
+    return found[0]
+
+
+def published_claims(notebook: nbformat.NotebookNode) -> list[claims.Claim]:
+    """The claims an executed notebook published; ``NotebookFailed`` unless they are one valid ledger."""
     try:
-        return [claims.Claim.model_validate(claim) for claim in found[0]]
+        return [claims.Claim.model_validate(claim) for claim in _ledger(notebook)[claims.MIME]]
     except ValueError as error:
         raise NotebookFailed(f"its ledger is not valid: {error}") from None
+
+
+def with_lines(executed: nbformat.NotebookNode, name: str, root: Path) -> nbformat.NotebookNode:
+    """An executed notebook whose claims have their lines, see ``located``."""
+    executed = copy.deepcopy(executed)
+    found = located(published_claims(executed), name, root)
+    _ledger(executed)[claims.MIME] = [claim.model_dump(mode="json") for claim in found]
+    return executed
+
+
+def located(found: list[claims.Claim], name: str, root: Path) -> list[claims.Claim]:
+    """A notebook's claims, each with the one line of its source, or of the library, where its code begins."""
+    home = f"notebooks/{name}.py"
+
+    def place(claim: claims.Claim) -> claims.Code:
+        file = claim.code.module or home
+        lines = _claim_lines(ast.parse((root / file).read_text("utf-8")), claim) if (root / file).is_file() else []
+        if len(lines) != 1:
+            raise NotebookFailed(f"{claim.id}: code must be one place of {file}, got {len(lines)}: {lines}")
+        return claim.code.model_copy(update={"module": file, "line": lines[0]})
+
+    return [claim.model_copy(update={"code": place(claim)}) for claim in found]
+
+
+def _claim_lines(tree: ast.Module, claim: claims.Claim) -> list[int]:
+    """Lines of a file where a claim's function stands, the one that the claim decorates if any, or else its check."""
+    nodes = list(ast.walk(tree))
+    first = {node: getattr(node.args[0], "value", None) for node in nodes if isinstance(node, ast.Call) and node.args}
+    calls = [call for call, value in first.items() if value == claim.id]
+    if not claim.code.function:
+        return [call.lineno for call in calls]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == claim.code.function]
+    decorated = [call.lineno for function in functions for call in function.decorator_list if call in calls]
+    return decorated or [function.lineno for function in functions]
+
+
+def with_words_of(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """An executed notebook with prose and comments of a source whose code is the same."""
+    cells, pending = [], [cell for cell in executed.cells if cell.cell_type == "code"]
+    for cell in copy.deepcopy(source.cells):
+        if cell.cell_type == "code":
+            done = pending.pop(0)
+            cell.outputs, cell.execution_count = done.outputs, done.execution_count
+        cells.append(cell)
+        if pending and "injected-parameters" in pending[0].metadata.get("tags", []):
+            cells.append(pending.pop(0))
+    return nbformat.NotebookNode({**executed, "cells": cells})
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -156,8 +214,8 @@ def compare(result: Result, published: Result) -> tuple[int, int, list[str]]:
     """
     fresh, old = ({claim.id: claim for claim in side.claims()} for side in (result, published))
     ids = sorted(fresh.keys() | old.keys())
-    stamps = [provenance.read_stamp(side.stamp_file) for side in (result, published)]
-    same_run = stamps[0].parameters == stamps[1].parameters
+    run, other = (provenance.read_stamp(side.stamp_file) for side in (result, published))
+    same_run = run is not None and other is not None and run.parameters == other.parameters
     agreeing, differing = 0, []
     for id in ids:
         if id not in fresh or id not in old:
@@ -170,12 +228,12 @@ def compare(result: Result, published: Result) -> tuple[int, int, list[str]]:
 
 
 def finished_results(folder: Path) -> list[Result]:
-    """The results in a folder that have a stamp, in the order of the chapters.
-
-    Raises:
-        ValueError: there is none.
-    """
-    stems = sorted(path.name.removesuffix(".json") for path in (folder / "provenance").glob("*.json"))
+    """The results in a folder that have a stamp, in the order of the chapters; at least one."""
+    stamps = folder / "provenance"
+    stems = [path.relative_to(stamps).with_suffix("").as_posix() for path in stamps.rglob("*.json")]
     if not stems:
         raise ValueError(f"out must be a folder of finished results, got {folder}, which has none")
-    return [Result(folder, *stem.rsplit(".", 1)) for stem in stems]
+    return sorted(
+        (Result(folder, *stem.rsplit(".", 1)) for stem in stems),
+        key=lambda result: (in_order(result.name), result.profile),
+    )

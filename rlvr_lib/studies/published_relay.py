@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +29,14 @@ from tqdm import tqdm
 
 from rlvr_lib.arguments import closed_interval, integer, non_negative, positive, require
 from rlvr_lib.files import write_whole
-from rlvr_lib.testbeds.checkpoint import load_tensors, save_tensors
+from rlvr_lib.testbeds.checkpoint import load_tensors, restore_training, save_tensors, training_tensors
 from rlvr_lib.testbeds.grpo import one_thread
 from rlvr_lib.theory.groups import alternating_group, cyclic_group, dihedral_group, symmetric_group
 
 CHECKPOINT, METRICS, REPORT = "checkpoint.safetensors", "metrics.jsonl", "report.json"
 VISIBLE, MASTERED = 0.01, 0.99
 CURVES = ("greedy", "sampled", "right_paths", "right_steps")
-FAMILIES = {"Z": cyclic_group, "D": dihedral_group, "S": symmetric_group, "A": alternating_group}
+GROUPS = {"Z": cyclic_group, "D": dihedral_group, "S": symmetric_group, "A": alternating_group}
 Head = Mapping[str, torch.Tensor]
 
 
@@ -74,8 +75,8 @@ class Settings:
         distinct = 0 < len(horizons) == len(set(horizons))
         require(distinct, "horizons", self.horizons, "at least one length, none of them twice")
         object.__setattr__(self, "horizons", horizons)
-        known = re.fullmatch(rf"[{''.join(FAMILIES)}][1-9]\d*", self.group) is not None
-        require(known, "group", self.group, f"one of {', '.join(FAMILIES)} and a degree, such as Z96 or A5")
+        known = re.fullmatch(rf"[{''.join(GROUPS)}][1-9]\d*", self.group) is not None
+        require(known, "group", self.group, f"one of {', '.join(GROUPS)} and a degree, such as Z96 or A5")
         for name, low in (("order", 2), ("names", 1), ("batch", 1), ("hidden", 1), ("head_steps", 1)):
             integer(name, getattr(self, name), low)
         integer("evaluate_every", self.evaluate_every, low=1)
@@ -95,7 +96,7 @@ class Settings:
 @functools.cache
 def _tables(group: str) -> tuple[Int[torch.Tensor, "n n"], Int[torch.Tensor, "n n"]]:
     """Products x y at [x, y], and at [x, z] the element y with x y = z."""
-    products = torch.tensor(FAMILIES[group[0]](int(group[1:])).table)
+    products = torch.tensor(GROUPS[group[0]](int(group[1:])).table)
     return products, products.argsort(1)
 
 
@@ -123,11 +124,7 @@ def draw_chains(settings: Settings, count: int, horizon: int, generator: torch.G
 
 
 def pretrain_head(settings: Settings, seed: int, progress: bool = False) -> dict[str, torch.Tensor]:
-    """Weights of the head after training on every product of two elements, given one-hot.
-
-    Raises:
-        ValueError: some product is still wrong at the end.
-    """
+    """Weights of the head after training on every product of two elements, given one-hot."""
     order, generator = settings.order, torch.Generator().manual_seed(seed)
     left, right = torch.arange(order**2) // order, torch.arange(order**2) % order
     products = _tables(settings.group)[0].flatten()
@@ -183,13 +180,14 @@ class Run:
         self.query = torch.zeros(settings.names, settings.names, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.query], lr=settings.learning_rate, fused=True)
         self.generator = torch.Generator().manual_seed(seed)
-        self.baseline, self.updates, self.records = 0.0, 0, []
+        self.baseline, self.updates = 0.0, 0
+        self.records: list[dict[str, Any]] = []
 
     def update(self) -> None:
         """One update on a fresh batch, each of its prompts of a random horizon."""
         s = self.settings
         choice = torch.randint(len(s.horizons), (s.batch,), generator=self.generator)
-        loss, earned = 0.0, 0.0
+        loss, earned = torch.zeros(()), 0.0
         for index, horizon in enumerate(s.horizons):
             count = int((choice == index).sum())
             if not count:
@@ -212,15 +210,15 @@ class Run:
         self.updates += 1
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, object]:
+    def evaluate(self) -> dict[str, Any]:
         """Per horizon: sampled and greedy success, attention; of greedy responses also how many are right throughout.
 
         And how many are permutations, which use every clause of the prompt once, in any order.
         The prompts are drawn from the seed and the number of updates, so that evaluating does not disturb the run.
         """
-        s, found = self.settings, {"updates": self.updates}
+        s = self.settings
         generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + self.updates)
-        columns = {name: [] for name in (*CURVES, "permutations", "attention")}
+        columns: dict[str, list[torch.Tensor]] = {name: [] for name in (*CURVES, "permutations", "attention")}
         for horizon in s.horizons:
             chains = draw_chains(s, s.evaluation_prompts, horizon, generator)
             read, attention = attend(self.query, self.head, chains)
@@ -235,53 +233,34 @@ class Run:
             columns["permutations"].append((used.sort(1).values == chains.element.sort(1).values).all(1))
             columns["attention"].append(attention.diagonal(dim1=1, dim2=2))
         means = {name: [round(float(x.float().mean()), 6) for x in values] for name, values in columns.items()}
-        return found | means
+        return {"updates": self.updates, **means}
 
     def save(self, path: Path) -> None:
         """Write the whole state, atomically."""
-        moments = self.optimizer.state_dict()["state"].get(0, {})
-        tensors = {"query": self.query, "generator": self.generator.get_state(), **_prefixed("head", self.head)}
-        tensors |= _prefixed("adam", {name: value for name, value in moments.items() if torch.is_tensor(value)})
+        tensors = training_tensors([self.query], self.optimizer, self.generator)
+        tensors |= {f"head.{name}": weight for name, weight in self.head.items()}
         info = {"settings": dataclasses.asdict(self.settings), "seed": self.seed, "records": self.records}
         save_tensors(path, tensors, info | {"updates": self.updates, "baseline": self.baseline})
 
     @classmethod
     def load(cls, path: Path, settings: Settings, seed: int) -> Run:
-        """The state that ``save`` wrote.
-
-        Raises:
-            ValueError: the file is damaged, or of other settings or another seed.
-        """
+        """The state that ``save`` wrote."""
         tensors, info = load_tensors(path)
         asked = json.loads(json.dumps({"settings": dataclasses.asdict(settings), "seed": seed}))
         stored = {name: info[name] for name in asked}
         require(stored == asked, str(path), stored, f"a checkpoint of {asked}")
-        run = cls(settings, seed, _stripped("head", tensors))
-        with torch.no_grad():
-            run.query.copy_(tensors["query"])
-        run.generator.set_state(tensors["generator"])
-        state = run.optimizer.state_dict()
-        run.optimizer.load_state_dict(state | {"state": {0: _stripped("adam", tensors)}})
+        head = {name.removeprefix("head."): x for name, x in tensors.items() if name.startswith("head.")}
+        run = cls(settings, seed, head)
+        restore_training(tensors, [run.query], run.optimizer, run.generator)
         run.updates, run.baseline, run.records = info["updates"], info["baseline"], info["records"]
         return run
 
 
-def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {f"{prefix}.{name}": value for name, value in tensors.items()}
-
-
-def _stripped(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(f"{prefix}."): v for name, v in tensors.items() if name.startswith(f"{prefix}.")}
-
-
-def train(settings: Settings, seed: int, updates: int, out: Path, progress: bool = True) -> dict[str, object]:
+def train(settings: Settings, seed: int, updates: int, out: Path, progress: bool = True) -> dict[str, Any]:
     """Run to a number of updates, from the checkpoint in the folder if there is one; returns the report.
 
     The folder gets ``checkpoint.safetensors`` and ``metrics.jsonl`` at every evaluation and at the end, each whole or
     absent, and ``report.json`` at the end.
-
-    Raises:
-        ValueError: a checkpoint that is damaged or of other settings, or fewer updates than it has.
     """
     updates, path = integer("updates", updates, low=1), out / CHECKPOINT
     with one_thread():

@@ -1,5 +1,5 @@
 """Testbeds: policies whose responses can be enumerated exactly and sampled.
 
-Each offers ``enumerate(prompt) -> Responses``, ``exact(prompt) -> (success, gradient)`` and
-``sample(prompt, n, seed) -> Responses``.
+``policy`` says which words they share. An argument outside the domain that its docstring gives is a ``ValueError`` that
+names it and says what is allowed.
 """

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
-from rlvr_lib.arguments import integer, real_array, require
+from rlvr_lib.arguments import Reals, integer, real_array, require, require_shape
 from rlvr_lib.responses import Responses
 
 MOST_SEQUENCES = 200_000
@@ -34,7 +34,7 @@ def log_odds_and_gap(
     features: Float[np.ndarray, "... A d"],
     reward: Float[np.ndarray, "... A"],
     offset: ArrayLike = 0.0,
-) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "... d"]]:
+) -> tuple[Reals, Float[np.ndarray, "... d"]]:
     """Log-odds of success [...] and gradient gap [..., d], accurate also where J is within 1e-300 of 0 or 1.
 
     Each prompt needs at least one correct and one wrong response; otherwise the log-odds are infinite.
@@ -69,28 +69,27 @@ class SoftmaxBandit:
         reward: [Q, A], 0 or 1; each prompt has a correct and a wrong response.
         offset: [Q, A], fixed part of the logits, nats; zeros when not given.
         length: tokens of every response, at least 1.
-
-    Raises:
-        ValueError: a wrong shape, NaN, a reward that is not 0 or 1, a prompt that nothing or everything solves.
     """
 
     theta: Float[np.ndarray, " d"]
     features: Float[np.ndarray, "Q A d"]
     reward: Float[np.ndarray, "Q A"]
-    offset: Float[np.ndarray, "Q A"] = None
+    offset: Float[np.ndarray, "Q A"] = None  # type: ignore[assignment]  # an array from __post_init__ on
     length: int = 1
 
     def __post_init__(self) -> None:
         features = real_array("features", self.features, ndim=3)
         theta, reward = real_array("theta", self.theta, ndim=1), real_array("reward", self.reward, ndim=2)
         offset = np.zeros(features.shape[:2]) if self.offset is None else real_array("offset", self.offset, ndim=2)
-        require(theta.shape == features.shape[2:], "theta", f"shape {theta.shape}", f"of shape {features.shape[2:]}")
+        require_shape("theta", theta, features.shape[2:])
         for name, array in (("reward", reward), ("offset", offset)):
-            require(array.shape == features.shape[:2], name, f"shape {array.shape}", f"of shape {features.shape[:2]}")
+            require_shape(name, array, features.shape[:2])
         require(bool(((reward == 0) | (reward == 1)).all()), "reward", reward, "0 or 1")
         solvable = (reward.min(1) == 0) & (reward.max(1) == 1)
         require(bool(solvable.all()), "reward", reward[~solvable], "mixed for every prompt: some correct, some wrong")
         object.__setattr__(self, "length", integer("length", self.length, low=1))
+        theta = theta.copy()
+        theta.flags.writeable = False
         for name, array in (("theta", theta), ("features", features), ("reward", reward), ("offset", offset)):
             object.__setattr__(self, name, array)
 
@@ -105,32 +104,64 @@ class SoftmaxBandit:
 
     def at(self, theta: ArrayLike) -> SoftmaxBandit:
         """The same bandit at other parameters [d]."""
-        return replace(self, theta=theta)
+        return replace(self, theta=real_array("theta", theta))
 
     def enumerate(self, prompt: int = 0) -> Responses:
         """All A responses to a prompt with their probabilities."""
-        prompt = self._index(prompt)
-        prob = np.exp(log_policy(self.theta, self.features[prompt], self.offset[prompt]))
+        features, reward, offset = self._prompt(prompt)
+        prob = np.exp(log_policy(self.theta, features, offset))
         prob /= prob.sum()
-        score = self.features[prompt] - prob @ self.features[prompt]
-        return Responses(self.reward[prompt], score, prob, np.full(len(prob), float(self.length)))
+        return Responses(reward, features - prob @ features, prob, np.full(len(prob), float(self.length)))
 
     def exact(self, prompt: int = 0) -> tuple[float, Float[np.ndarray, " d"]]:
         """Success rate J and its gradient [d] at a prompt."""
-        prompt = self._index(prompt)
-        odds, gap = log_odds_and_gap(self.theta, self.features[prompt], self.reward[prompt], self.offset[prompt])
+        odds, gap = self.log_odds_and_gap(prompt)
         return float(expit(odds)), expit(odds) * expit(-odds) * gap
+
+    def log_odds_and_gap(self, prompt: int = 0) -> tuple[float, Float[np.ndarray, " d"]]:
+        """Log-odds of success at a prompt and their gradient, the gap [d]."""
+        odds, gap = log_odds_and_gap(self.theta, *self._prompt(prompt))
+        return float(odds), gap
+
+    def along(self, prompt: int, direction: ArrayLike, of: str = "success") -> tuple[float, float, float]:
+        """Success or ``log_odds``, and its first and second derivative along a direction [d], in closed form.
+
+        Given success or failure the responses' features f keep a log-linear law, so with g = <direction, f> log-odds
+        have the derivatives E+[g] - E-[g] and Var+[g] - Var-[g]; the second of J is the covariance of reward and
+        (g - E[g])^2.
+        """
+        require(of in ("success", "log_odds"), "of", of, "success or log_odds")
+        features, reward, offset = self._prompt(prompt)
+        g, logits = features @ self._direction(direction), features @ self.theta + offset
+        right, wrong = (softmax(np.where(reward == outcome, logits, -np.inf)) for outcome in (1, 0))
+        odds = float(log_odds_and_gap(self.theta, features, reward, offset)[0])
+        slope, success, failure = float((right - wrong) @ g), float(expit(odds)), float(expit(-odds))
+        if of == "log_odds":
+            return odds, slope, float(right @ (g - right @ g) ** 2 - wrong @ (g - wrong @ g) ** 2)
+        mean = (success * right + failure * wrong) @ g
+        return success, success * failure * slope, float(success * failure * ((right - wrong) @ (g - mean) ** 2))
+
+    def odds_along(self, prompt: int, direction: ArrayLike, steps: ArrayLike) -> Reals:
+        """Log-odds of success at theta + step * direction for every step, in the shape of ``steps``."""
+        moved = self.theta + real_array("steps", steps)[..., None] * self._direction(direction)
+        return log_odds_and_gap(moved, *self._prompt(prompt))[0]
 
     def sample(self, prompt: int = 0, n: int = 1, seed: int = 0) -> Responses:
         """n independent responses to a prompt, each with weight 1/n; scores are those of the policy."""
-        exact = self.enumerate(prompt)
-        drawn = np.random.default_rng(seed).choice(len(exact), size=integer("n", n, low=1), p=exact.prob)
+        exact, rng = self.enumerate(prompt), np.random.default_rng(integer("seed", seed, low=0))
+        drawn = rng.choice(len(exact), size=integer("n", n, low=1), p=exact.prob)
         return Responses(exact.reward[drawn], exact.score[drawn], length=exact.length[drawn])
 
-    def _index(self, prompt: int) -> int:
+    def _prompt(self, prompt: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features, rewards and offsets of a prompt's responses."""
         prompt = integer("prompt", prompt, low=0)
         require(prompt < len(self.features), "prompt", prompt, f"below {len(self.features)}")
-        return prompt
+        return self.features[prompt], self.reward[prompt], self.offset[prompt]
+
+    def _direction(self, direction: ArrayLike) -> Float[np.ndarray, " d"]:
+        direction = real_array("direction", direction)
+        require_shape("direction", direction, self.theta.shape)
+        return direction
 
 
 def token_bandit(
@@ -141,11 +172,8 @@ def token_bandit(
     Args:
         theta: [d], parameters shared by all tokens.
         token_features: [V, d].
-        horizon: tokens a response, T.
+        horizon: tokens a response, T; at most 200,000 sequences.
         reward: maps token sequences [V^T, T] (integers below V) to rewards [V^T] of 0 or 1.
-
-    Raises:
-        ValueError: a wrong shape, more than 200,000 sequences, or a reward that nothing or everything earns.
     """
     token_features = real_array("token_features", token_features, ndim=2)
     horizon = integer("horizon", horizon, low=1)
@@ -153,4 +181,6 @@ def token_bandit(
     require(count <= MOST_SEQUENCES, "horizon", horizon, f"such that V^horizon is at most {MOST_SEQUENCES}")
     sequences = np.array(list(product(range(len(token_features)), repeat=horizon)))
     features = token_features[sequences].sum(1)
-    return SoftmaxBandit(theta, features[None], np.asarray(reward(sequences), float)[None], length=horizon)
+    return SoftmaxBandit(
+        real_array("theta", theta), features[None], np.asarray(reward(sequences), float)[None], length=horizon
+    )

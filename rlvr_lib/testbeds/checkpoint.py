@@ -1,10 +1,14 @@
-"""Tensors and their description in one safetensors file that is whole, or known to be damaged, and never a part."""
+"""Tensors and their description in one safetensors file that is whole, or known to be damaged, and never a part.
+
+The tensors of a training run are its parameters, the state of its optimizer and that of its generator: with them the
+next update is the same, bit by bit, as without the interruption.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -53,6 +57,37 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         raise ValueError(f"{path} must be a file of tensors with their hash, got a damaged one ({error})") from None
     require(digest == _digest(tensors, text), str(path), "another content", "the content that its hash says")
     return tensors, info
+
+
+def training_tensors(
+    parameters: Sequence[torch.Tensor], optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Everything that an update depends on, by name."""
+    tensors = {f"parameter.{index}": value for index, value in enumerate(parameters)}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if torch.is_tensor(value)}
+    return tensors | {"generator": generator.get_state()}
+
+
+def restore_training(
+    tensors: Mapping[str, torch.Tensor],
+    parameters: Sequence[torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> None:
+    """Put back what ``training_tensors`` took."""
+    needed = {"generator", *(f"parameter.{index}" for index in range(len(parameters)))}
+    require(needed <= tensors.keys(), "checkpoint", sorted(tensors), f"one with the tensors {sorted(needed)}")
+    with torch.no_grad():
+        for index, value in enumerate(parameters):
+            value.copy_(tensors[f"parameter.{index}"])
+    generator.set_state(tensors["generator"])
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, place, key = name.split(".", 2)
+            state.setdefault(int(place), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], info: str) -> str:

@@ -10,7 +10,6 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import comb
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,14 +36,11 @@ class GroupTask:
         group: whose elements are shown and written.
         lengths: how many elements a prompt shows, in the order in which prompts are numbered.
         width: places for these elements in every prompt; the longest length when not given.
-
-    Raises:
-        ValueError: lengths that are not distinct positive integers, or a width below the longest of them.
     """
 
     group: FiniteGroup
     lengths: tuple[int, ...]
-    width: int | None = None
+    width: int = None  # type: ignore[assignment]  # a number from __post_init__ on
 
     def __post_init__(self) -> None:
         distinct = 0 < len(self.lengths) == len(set(self.lengths))
@@ -73,11 +69,7 @@ class GroupTask:
         return (END, *range(FIRST, FIRST + self.group.order))
 
     def words(self, prompts: Sequence[int]) -> list[tuple[int, ...]]:
-        """The elements each prompt shows.
-
-        Raises:
-            ValueError: a number that is not a prompt.
-        """
+        """The elements each prompt shows."""
         return [self._word(prompt) for prompt in prompts]
 
     def prompt(self, word: Sequence[int]) -> int:
@@ -192,9 +184,6 @@ class ManyAnswers(GroupTask):
         length: elements a response must have before its end.
         accepted: how many elements are good, 1 to order - 1: those with x g below this.
         needed: good elements for success, 1 to ``length``.
-
-    Raises:
-        ValueError: a number outside these ranges.
     """
 
     lengths: tuple[int, ...] = (1,)
@@ -208,15 +197,6 @@ class ManyAnswers(GroupTask):
         integer("length", self.length, low=1)
         closed_interval("accepted", integer("accepted", self.accepted, low=1), 1, self.group.order - 1)
         closed_interval("needed", integer("needed", self.needed, low=1), 1, self.length)
-
-    @property
-    def fraction(self) -> float:
-        """Share of the responses of the right form that are correct."""
-        good, bad = self.accepted, self.group.order - self.accepted
-        counts = range(self.needed, self.length + 1)
-        return sum(comb(self.length, n) * good**n * bad ** (self.length - n) for n in counts) / (
-            self.group.order**self.length
-        )
 
     def response_limit(self, prompt: int) -> int:
         """Longest response: ``length`` elements and the end."""
@@ -248,12 +228,11 @@ class ManyAnswers(GroupTask):
         return tokens, torch.ones(tokens.shape, dtype=torch.bool)
 
 
-def builtin_task(name: str) -> GroupTask:
-    """A task by name: ``word`` (words of 2 to 6 elements of S3) or ``many`` (half of all triples over S3 are correct).
+Task = WordProblem | ManyAnswers
 
-    Raises:
-        ValueError: another name.
-    """
+
+def builtin_task(name: str) -> Task:
+    """``word`` (words of 2 to 6 elements of S3) or ``many`` (half of all triples over S3 are correct)."""
     require(name in ("word", "many"), "task", name, "word or many")
     group = symmetric_group(3)
     return WordProblem(group, (2, 3, 4, 5, 6)) if name == "word" else ManyAnswers(group)

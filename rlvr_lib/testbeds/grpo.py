@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
 from rlvr_lib.arguments import integer, non_negative, positive, require
-from rlvr_lib.testbeds.checkpoint import load_tensors, save_tensors
+from rlvr_lib.testbeds.checkpoint import load_tensors, restore_training, save_tensors, training_tensors
 from rlvr_lib.testbeds.policy import Rollout, TrainablePolicy
 from rlvr_lib.theory.advantages import ESTIMATORS, group_advantages
 
@@ -149,10 +149,10 @@ def update(
     for _ in range(settings.passes):
         for (part, weight), old_log_probs in zip(parts, old, strict=True):
             log_probs = policy.token_log_probs(part)
-            reference = log_probs.detach() if on_policy else old_log_probs
+            reference = log_probs.detach() if old_log_probs is None else old_log_probs
             optimizer.zero_grad()
             surrogate_loss(log_probs, reference, part.mask, weight, settings).backward()
-            gradients = [value.grad for value in policy.parameters()]
+            gradients = [value.grad for value in policy.parameters() if value.grad is not None]
             norm = get_total_norm(gradients)
             if settings.largest_gradient is not None:
                 clip_grads_with_norm_(policy.parameters(), settings.largest_gradient, norm)
@@ -187,10 +187,6 @@ def train(
         checkpoint_every: steps.
         label: what else a checkpoint must agree on with the run that resumes it, such as model and task.
         progress: show a bar.
-
-    Raises:
-        ValueError: a checkpoint that is damaged or of other settings, fewer prompts than minibatches, or a negative
-            number of steps.
     """
     steps, checkpoint_every = integer("steps", steps, low=0), integer("checkpoint_every", checkpoint_every, low=1)
     optimizer = OPTIMIZERS[settings.optimizer](
@@ -200,7 +196,10 @@ def train(
     identity = {"settings": settings.describe(), "seed": seed, "label": label}
     records: list[dict[str, object]] = []
     if checkpoint is not None and checkpoint.exists():
-        records = _restore(checkpoint, policy, optimizer, generator, identity)
+        tensors, info = load_tensors(checkpoint)
+        require(info["identity"] == json.loads(json.dumps(identity)), "checkpoint", info["identity"], f"of {identity}")
+        restore_training(tensors, policy.parameters(), optimizer, generator)
+        records = info["records"]
     with one_thread(), tqdm(total=steps, initial=len(records), desc="GRPO", disable=not progress) as bar:
         for number in range(len(records), steps):
             chosen = prompts(generator) if callable(prompts) else prompts
@@ -209,7 +208,8 @@ def train(
             bar.update()
             bar.set_postfix(success=f"{record['success_rate']:.3f}", refresh=False)
             if checkpoint is not None and (number + 1 == steps or (number + 1) % checkpoint_every == 0):
-                _save(checkpoint, policy, optimizer, generator, identity, records)
+                tensors = training_tensors(policy.parameters(), optimizer, generator)
+                save_tensors(checkpoint, tensors, {"identity": identity, "records": records})
     return records
 
 
@@ -251,27 +251,3 @@ def _parts(rollout: Rollout, advantages: Float[np.ndarray, "Q G"], count: int):
         part = Rollout(rollout.prompts[groups], rollout.tokens[rows], rollout.mask[rows], rollout.reward[groups])
         parts.append((part, for_torch[groups].flatten()))
     return parts
-
-
-def _save(path, policy, optimizer, generator, identity, records) -> None:
-    tensors = {f"parameter.{index}": value for index, value in enumerate(policy.parameters())}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if torch.is_tensor(value)}
-    tensors["generator"] = generator.get_state()
-    save_tensors(path, tensors, {"identity": identity, "records": records})
-
-
-def _restore(path, policy, optimizer, generator, identity) -> list[dict[str, object]]:
-    tensors, info = load_tensors(path)
-    require(info["identity"] == json.loads(json.dumps(identity)), "checkpoint", info["identity"], f"of {identity}")
-    with torch.no_grad():
-        for index, value in enumerate(policy.parameters()):
-            value.copy_(tensors[f"parameter.{index}"])
-    generator.set_state(tensors["generator"])
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return info["records"]

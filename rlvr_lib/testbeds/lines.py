@@ -1,17 +1,19 @@
-"""Policies on a line whose critical steps and learning rates are known in closed form.
+"""Policies on a line: log J, its slope and its curvature in closed form as functions of the position.
 
-Each family gives log J, its slope and its curvature as functions of the position on a line. It is symmetric about its
-only maximum, at 0, so the critical step from a position x < 0 is exactly -2 x, and steps of fixed length eta that
-straddle the maximum evenly hold J at ``along(eta / 2)`` for ever.
-Everything broadcasts: lengths, levels and positions may be arrays. Computed from log J and log-odds, so the values
-are accurate for a thousand tokens and for J near 0 or 1. All of it is derived here.
+``TokenChain``, ``CountWindow`` and ``Ridge`` are symmetric about their only maximum, at 0, so the critical step from a
+position x < 0 is exactly -2 x, and steps of fixed length eta that straddle the maximum evenly hold J at
+``along(eta / 2)`` for ever. ``Ridge`` and ``Sawtooth``, of one correct and one wrong response, show that theorem 2's
+constant 2 cannot be raised: above it, aligned steps can end in J = 0.
 
-A learning rate enters through the estimator's mean update, gain times gap, which points along the line by symmetry.
+Lengths, levels and positions broadcast. Computed from log J and log-odds, so the values are accurate for a thousand
+tokens and for J near 0 or 1. All of it is derived here; the construction of P1 (arXiv 2510.08539) was not available.
+A learning rate enters through the estimator's mean update, gain times gap, which points along the line.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +22,8 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, gammaln, log_expit, logsumexp, softmax
 
 from rlvr_lib.arguments import Reals, non_negative, open_unit, positive, real_array, require, whole_numbers
-from rlvr_lib.theory.threshold import Estimator, estimator_gain, first_return_step
+from rlvr_lib.theory.advantages import Estimator, estimator_gain
+from rlvr_lib.theory.threshold import first_return_step
 
 
 class Point(NamedTuple):
@@ -59,9 +62,6 @@ class Point(NamedTuple):
         Args:
             estimator, group_size: as in ``estimator_gain``.
             length: tokens of every response, for estimators that divide by it.
-
-        Raises:
-            ValueError: an unknown estimator, a group of fewer than 2, or a length that is not positive.
         """
         gain = estimator_gain(np.minimum(self.success, self.failure), estimator, group_size)
         return gain * self.gap / (1.0 if length is None else positive("length", length))
@@ -90,9 +90,6 @@ def exact_critical_rate(
 
     Returns:
         The rate; infinite where no step of up to 100 times the distance to 0 returns to the starting level.
-
-    Raises:
-        ValueError: a position with no slope, or as in ``Point.velocity``.
     """
     position = real_array("position", position)
     start = line.along(position)
@@ -115,13 +112,10 @@ class TokenChain:
         wrong_weight: e, positive.
         shared: True where all tokens share x. False where every token has its own and the line is their diagonal,
             x = position / sqrt(T), which is the direction of the gradient there.
-
-    Raises:
-        ValueError: a length that is not whole and positive, or a weight that is not positive.
     """
 
-    length: Float[np.ndarray, "..."]
-    wrong_weight: Float[np.ndarray, "..."]
+    length: Reals
+    wrong_weight: Reals
     shared: bool = True
 
     def __post_init__(self) -> None:
@@ -155,11 +149,7 @@ class TokenChain:
         )
 
     def start(self, success: ArrayLike) -> Reals:
-        """The position below 0 at which J has this value.
-
-        Raises:
-            ValueError: success not strictly between 0 and the peak.
-        """
+        """The position below 0 at which J has this value."""
         success = open_unit("success", success)
         cosh = np.expm1(-np.log(success) / self.length) / (2 * self.wrong_weight)
         require(bool((cosh > 1).all()), "success", success, "below the success rate at 0")
@@ -175,13 +165,10 @@ class CountWindow:
     Attributes:
         length: T, any shape.
         half_width: at least 0 (1/2 where T is odd) and below T/2, so that something and not everything is right.
-
-    Raises:
-        ValueError: a length that is not whole and positive, or a width that accepts nothing or everything.
     """
 
-    length: Float[np.ndarray, "..."]
-    half_width: Float[np.ndarray, "..."]
+    length: Reals
+    half_width: Reals
 
     def __post_init__(self) -> None:
         length, half_width = whole_numbers("length", self.length, low=1), non_negative("half_width", self.half_width)
@@ -205,11 +192,7 @@ class CountWindow:
         return Point(log_success, np.exp(log_failure) * gap, np.exp(log_failure) * bend)
 
     def start(self, success: ArrayLike) -> Reals:
-        """The position below 0 at which J has this value, by bisection to 1e-12.
-
-        Raises:
-            ValueError: success not strictly between 0 and the peak.
-        """
+        """The position below 0 at which J has this value, by bisection to 1e-12."""
         success = open_unit("success", success)
         shape = np.broadcast_shapes(success.shape, self.length.shape, self.half_width.shape)
         above = np.broadcast_to(self.along(0.0).log_success > np.log(success), shape)
@@ -225,3 +208,114 @@ def _moments(log_weight: np.ndarray, value: np.ndarray, among: np.ndarray) -> tu
     weight = softmax(log_weight, axis=-1)
     mean = weight @ value
     return logsumexp(log_weight, axis=-1), mean, (weight * (value - mean[..., None]) ** 2).sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """log J = log(peak) - curvature x^2 / 2, where the critical step of theorem 2 is exact at every position.
+
+    Aligned steps of c times half of it move x to (1 - c) x: for every c > 2 they climb, overshoot and end lower.
+
+    >>> ridge, x = Ridge(peak=0.8, curvature=2.0), -0.1
+    >>> for _ in range(3):  # aligned steps of 2.5 times (1 - J) gap / curvature: 1.25 times the critical step
+    ...     x += 2.5 * float(ridge.along(x).slope) / 2.0
+    ...     print(round(x, 6), round(float(ridge.along(x).success), 4))
+    0.15 0.7822
+    -0.225 0.7605
+    0.3375 0.7139
+
+    Attributes:
+        peak: J at 0, strictly between 0 and 1.
+        curvature: of log J, positive.
+    """
+
+    peak: Reals
+    curvature: Reals
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "peak", open_unit("peak", self.peak))
+        object.__setattr__(self, "curvature", positive("curvature", self.curvature))
+
+    def along(self, position: ArrayLike) -> Point:
+        """Success at these positions."""
+        x = real_array("position", position)
+        height = np.log(self.peak) - self.curvature * x**2 / 2
+        return Point(height[()], (-self.curvature * x)[()], np.broadcast_to(self.curvature, height.shape)[()])
+
+
+class Tooth(NamedTuple):
+    """Quadratic pieces of log J over one cycle of steps, [pieces] each, the first one starting at 0."""
+
+    position: Float[np.ndarray, " pieces"]
+    height: Float[np.ndarray, " pieces"]
+    slope: Float[np.ndarray, " pieces"]
+    curvature: Float[np.ndarray, " pieces"]
+    width: float
+    fall: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sawtooth:
+    """A line on which steps of ``multiple * slope / curvature``, all in one direction and all uphill, end in J = 0.
+
+    With convex kinks of log J it exists for every multiple c above 2, and one slope is enough. Without kinks one slope
+    needs c above 4, and slopes that grow by up to the factor 1 + c a step, then start again, need c above 3; at c = 3
+    and below the total loss on a line without kinks is bounded, whatever the slopes.
+
+    Attributes:
+        multiple: c, step times curvature over slope.
+        curvature: bound on the curvature of log J, attained; without kinks also on minus the curvature. Positive.
+        initial_success: J at position 0, where the first step starts.
+        slopes: [m], slopes of log J where steps start, positive, repeated for ever.
+        kinks: whether the slope jumps up at the end of each step; otherwise it climbs back at the rate ``curvature``.
+    """
+
+    multiple: float
+    curvature: float = 1.0
+    initial_success: float = 0.5
+    slopes: Reals = (0.5,)
+    kinks: bool = True
+
+    def __post_init__(self) -> None:
+        slopes = positive("slopes", real_array("slopes", self.slopes, ndim=1))
+        object.__setattr__(self, "slopes", slopes)
+        for name, check in (("multiple", positive), ("curvature", positive), ("initial_success", open_unit)):
+            object.__setattr__(self, name, float(check(name, getattr(self, name))))
+        # A little slack for slopes computed as powers of 1 + c.
+        reachable = self.kinks or (np.roll(slopes, -1) <= (1 + self.multiple) * slopes * (1 + 1e-9)).all()
+        require(len(slopes) > 0 and bool(reachable), "slopes", slopes, "growing by at most the factor 1 + multiple")
+        require(self.tooth.fall > 0, "multiple", self.multiple, "so large that a cycle of these slopes lowers success")
+        climb = (self.tooth.height + np.maximum(self.tooth.slope, 0) ** 2 / (2 * self.curvature)).max()
+        highest = np.exp(-climb)
+        require(self.initial_success < highest, "initial_success", self.initial_success, f"below {highest:.6g}")
+
+    @cached_property
+    def tooth(self) -> Tooth:
+        """One cycle; its ``width`` is the sum of the steps and its ``fall`` the loss of log J."""
+        here, after = self.slopes, np.roll(self.slopes, -1)
+        turn = (1 - self.multiple) * here if self.kinks else (after - (self.multiple - 1) * here) / 2
+        slope, end = np.stack([here, turn], 1), np.stack([turn, turn if self.kinks else after], 1)
+        length = np.abs(end - slope) / self.curvature
+        rise = (slope + end) / 2 * length
+        position, height = np.cumsum(length), np.cumsum(rise)
+        return Tooth(
+            np.append(0.0, position[:-1]),
+            np.append(0.0, height[:-1]),
+            slope.ravel(),
+            np.tile([self.curvature, -self.curvature], len(here)),
+            float(position[-1]),
+            -float(height[-1]),
+        )
+
+    def along(self, position: ArrayLike) -> Point:
+        """Success at positions of at least 0; those within 1e-9 cycles of a step's start are taken to be there."""
+        x, tooth = non_negative("position", position), self.tooth
+        cycle = np.floor(x / tooth.width + 1e-9)
+        x = x - cycle * tooth.width
+        piece = np.searchsorted(tooth.position, x + 1e-9 * tooth.width, side="right") - 1
+        x = x - tooth.position[piece]
+        x = np.where(np.abs(x) <= 1e-9 * tooth.width, 0.0, x)
+        curvature = tooth.curvature[piece]
+        height = tooth.height[piece] + tooth.slope[piece] * x - curvature * x**2 / 2
+        log_success = np.log(self.initial_success) - cycle * tooth.fall + height
+        return Point(log_success[()], (tooth.slope[piece] - curvature * x)[()], curvature[()])

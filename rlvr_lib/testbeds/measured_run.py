@@ -7,7 +7,6 @@ did not use: on the step's own samples its alignment with the gap would be count
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,37 +20,11 @@ from rlvr_lib.testbeds.grpo import GRPO, Step, train
 from rlvr_lib.testbeds.policy import Rollout
 from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.scores import rollout_squared_norms, second_order
-from rlvr_lib.theory import threshold
-from rlvr_lib.theory.baseline import gradient_snr
+from rlvr_lib.theory.baseline import baseline_of_sums
+from rlvr_lib.theory.signal import gradient_snr
+from rlvr_lib.theory.threshold import AlongStep
 
 PROMPTS_PER_STEP = 8
-
-
-@dataclass(frozen=True)
-class AlongStep:
-    """Success rate J over the prompts of a step, and its derivatives along the unit direction of the step.
-
-    Estimated from a rollout independent of the step: the slope is the mean of (r - J) <w, s>, the second derivative,
-    by I4, the mean of (r - J) (w' H w + <w, s>^2), with <w, s> and w' H w of each response by forward mode twice.
-    """
-
-    success: float
-    slope: float
-    second: float
-
-    @property
-    def gap_alignment(self) -> float | None:
-        """<w, gradient gap>, nats per unit step; None where all responses are correct or all are wrong."""
-        variance = self.success * (1 - self.success)
-        return self.slope / variance if variance > 0 else None
-
-    @property
-    def critical_step(self) -> float | None:
-        """2 (1 - J) [gap alignment]+ / l, l = -w' Hess(log J) w; None where l is not positive: every step gains."""
-        alignment = self.gap_alignment
-        curvature = (self.slope / self.success) ** 2 - self.second / self.success if self.success > 0 else 0.0
-        defined = alignment is not None and curvature > 0
-        return float(threshold.critical_step(self.success, alignment, curvature)) if defined else None
 
 
 def along_step(testbed: QwenTestbed, rollout: Rollout, direction: Float[np.ndarray, " d"]) -> AlongStep:
@@ -78,7 +51,7 @@ def prompt_gradients(testbed: QwenTestbed, rollout: Rollout, settings: GRPO) -> 
 
 
 def signal_to_noise(gradients: Float[torch.Tensor, "Q d"]) -> float | None:
-    """``rlvr_lib.theory.baseline.gradient_snr``, or None for a single row or rows without noise."""
+    """``rlvr_lib.theory.signal.gradient_snr``, or None for a single row or rows without noise."""
     differ = len(gradients) > 1 and bool((gradients != gradients[0]).any())
     return gradient_snr(gradients.numpy()) if differ else None
 
@@ -89,6 +62,7 @@ def diagnose(testbed: QwenTestbed, step: Step, settings: GRPO, seed: int) -> dic
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, step.number]).generate_state(1)[0]))
     extra = before.rollout(step.rollout.prompts, settings.group_size, generator)
     norms = rollout_squared_norms(before, extra).double().numpy()
+    baseline = baseline_of_sums(extra.reward.flatten() @ norms, norms.sum())
     move = (step.after.double() - step.before.double()).numpy()
     length, alignment, critical = float(np.linalg.norm(move)), None, None
     if length > 0 and settings.group_size > 1:
@@ -98,7 +72,7 @@ def diagnose(testbed: QwenTestbed, step: Step, settings: GRPO, seed: int) -> dic
         "gap_alignment": alignment,
         "gradient_snr": signal_to_noise(prompt_gradients(before, extra, settings)),
         "critical_learning_rate": None if critical is None else critical * step.learning_rate / length,
-        "optimal_baseline": float(extra.reward.flatten() @ norms / norms.sum()) if norms.sum() > 0 else None,
+        "optimal_baseline": float(baseline) if norms.any() else None,
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -100,21 +100,36 @@ class Recorder:
         """
         batch = len(log_prob)
         gradients = torch.autograd.grad(log_prob.sum(), [outputs for _, _, outputs in self.products])
-        norms, factors = torch.zeros_like(log_prob), {}
+        norms = torch.zeros_like(log_prob)
+        factors: dict[str, list[Any]] = {}
         for (name, inputs, _), gradient in zip(self.products, gradients, strict=True):
-            weight, bias = parameters[name], name.removesuffix("weight") + "bias"
-            if weight.ndim == 1:
-                norms += (gradient * inputs).view(batch, -1, len(weight)).sum(1).square().sum(-1)
-                continue
-            if not inputs.is_floating_point():
-                inputs, gradient = gradient, F.one_hot(inputs, len(weight)).to(gradient.dtype)
-            inputs, gradient = inputs.view(batch, -1, inputs.shape[-1]), gradient.view(batch, -1, gradient.shape[-1])
-            factors.setdefault(name, []).append((gradient, inputs))
+            factors.setdefault(name, []).append(score_factors(parameters[name], inputs, gradient, batch))
+            bias = name.removesuffix("weight") + "bias"
             if bias in parameters:
-                norms += gradient.sum(1).square().sum(-1)
+                factors[bias] = [score_factors(parameters[bias], torch.ones_like(gradient), gradient, batch)]
         for pairs in factors.values():
             norms += _squared_norm_of_product(*(torch.cat(side, 1) for side in zip(*pairs, strict=True)))
         return norms.detach()
+
+
+def score_factors(
+    weight: torch.Tensor, inputs: torch.Tensor, gradient: torch.Tensor, batch: int
+) -> tuple[Float[torch.Tensor, "B t o"], Float[torch.Tensor, "B t i"]]:
+    """Two factors whose product left' right is the gradient of each of B rows with respect to a parameter.
+
+    Args:
+        weight: a vector that multiplies the inputs elementwise (a bias multiplies ones), or a matrix [o, i] that
+            multiplies them, or whose rows [o] are looked up by integer inputs.
+        inputs, gradient: of the product, and with respect to its outputs; rows one after the other, equally long.
+        batch: B.
+    """
+    if weight.ndim == 1:
+        each = (gradient * inputs).reshape(batch, -1, len(weight)).sum(1, keepdim=True)
+        return each, each.new_ones(batch, 1, 1)
+    left, right = gradient, inputs
+    if not inputs.is_floating_point():
+        left, right = F.one_hot(inputs, len(weight)).to(gradient.dtype), gradient
+    return left.reshape(batch, -1, left.shape[-1]), right.reshape(batch, -1, right.shape[-1])
 
 
 def _squared_norm_of_product(left: Float[torch.Tensor, "B t o"], right: Float[torch.Tensor, "B t i"]) -> torch.Tensor:
@@ -142,4 +157,5 @@ def second_order(
     with warnings.catch_warnings():
         # Torch loads its rules of forward mode at the first use, and warns that it scripts them.
         warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)
-        return torch.func.jvp(first_order, (zero,), (torch.ones_like(zero),))
+        both: Any = torch.func.jvp(first_order, (zero,), (torch.ones_like(zero),))
+        return both

@@ -65,12 +65,11 @@ class TokenTrees:
     ) -> TokenTrees:
         """Gaussian offsets of standard deviation ``spread``, velocities of range 1 at every prefix, random rewards.
 
+        A tree has at most 65,536 responses.
+
         Args:
             bend: range of the accelerations at every prefix, at least 0.
             ending: probability in [0, 1) that the response ends before any given token but the first.
-
-        Raises:
-            ValueError: counts or sizes out of range, or more than 65,536 responses a tree.
         """
         horizon, vocabulary = integer("horizon", horizon, low=1), integer("vocabulary", vocabulary, low=2)
         require(vocabulary**horizon <= MOST_RESPONSES, "horizon", horizon, f"such that V^T is at most {MOST_RESPONSES}")
@@ -87,7 +86,8 @@ class TokenTrees:
             parts.append((spread * rng.standard_normal(size), steep, bend * curved))
             alive = np.repeat(alive, vocabulary, axis=1)
         correct = rng.random(alive.shape).argsort(1) < rng.integers(1, alive.shape[1], shape)
-        return cls(*zip(*parts, strict=True), correct.astype(float))
+        offset, steep, curved = zip(*parts, strict=True)
+        return cls(offset, steep, curved, correct.astype(float))
 
     def leaves(self, position: ArrayLike = 0.0) -> Leaves:
         """Every response with its log-probability and the derivatives of that along the line."""

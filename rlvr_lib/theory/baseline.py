@@ -1,18 +1,45 @@
-"""Theorem 5: the baseline that minimises the variance of the policy gradient, and the learning rate that noise allows.
+"""Theorem 5: the baseline that minimises the variance of the policy gradient, exact, estimated and from past batches.
 
 e+ and e- are the score energies E[|s|^2] given success and failure, b* = E[r |s|^2] / E[|s|^2] the best constant
-baseline. P3 is arXiv 2511.23310, read in abstract only; b* is classical (Weaver and Tao 2001; Greensmith, Bartlett and
-Baxter 2004). "Derived here" is checked in the tests.
+baseline. An estimate leaves the gradient unbiased when it does not depend on the response it is used on: from the other
+responses, the other groups, or past batches (5c). P3 is arXiv 2511.23310, read in abstract only; b* is classical
+(Weaver and Tao 2001; Greensmith, Bartlett and Baxter 2004). "Derived here" is checked in the tests.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
-from rlvr_lib.arguments import Reals, integer, non_negative, open_unit, positive, real_array, require
-from rlvr_lib.responses import Responses
+from rlvr_lib.arguments import (
+    Reals,
+    closed_interval,
+    integer,
+    non_negative,
+    open_unit,
+    positive,
+    real_array,
+    require,
+    require_shape,
+    zero_or_one,
+)
+from rlvr_lib.responses import Responses, success_rate
+
+# 5a, 5b: of one prompt
+
+
+def baseline_of_sums(weighted: ArrayLike, total: ArrayLike, otherwise: ArrayLike = np.nan) -> Reals:
+    """b* from the sum of r |s|^2 and the sum of |s|^2, elementwise; ``otherwise`` where no response has a score."""
+    start = np.array(np.broadcast_to(otherwise, np.shape(total)), dtype=float)
+    return np.divide(weighted, total, out=start, where=np.greater(total, 0))[()]
+
+
+def second_moment(correct_energy: Reals, wrong_energy: Reals, baseline: Reals) -> Reals:
+    """(1 - b)^2 C + b^2 W, sum of (r - b)^2 |s|^2, from the sums C and W of |s|^2 over correct and wrong responses."""
+    return (1 - baseline) ** 2 * correct_energy + baseline**2 * wrong_energy
 
 
 def gradient_variance(r: Responses, baseline: ArrayLike, samples: int = 1) -> Reals:
@@ -23,30 +50,37 @@ def gradient_variance(r: Responses, baseline: ArrayLike, samples: int = 1) -> Re
     Args:
         baseline: b, fixed before the responses are drawn, any shape.
         samples: N, at least 1.
-
-    Raises:
-        ValueError: a baseline that is not finite, or samples that are not a positive integer.
     """
     baseline, samples = real_array("baseline", baseline), integer("samples", samples, low=1)
     correct, wrong = r.prob * r.reward, r.prob * (1 - r.reward)
-    energy = np.einsum("nd,nd->n", r.score, r.score)
-    second = (1 - baseline) ** 2 * (correct @ energy) + baseline**2 * (wrong @ energy)
     mean = (1 - baseline)[..., None] * (correct @ r.score) - baseline[..., None] * (wrong @ r.score)
+    second = second_moment(correct @ r.energy, wrong @ r.energy, baseline)
     return (np.maximum(second - (mean**2).sum(-1), 0.0) / samples)[()]
+
+
+def leave_one_out_variance(r: Responses, group_size: int) -> float:
+    """Trace of the covariance of the mean of (r_i - mean of the other rewards) s_i over a group of G >= 2 (RLOO).
+
+    (E[(r - J)^2 |s|^2] + J (1 - J) E|s|^2 / (G - 1)) / G - (1 - (1 - 1/G) (1 + 1/(G - 1)^2)) |grad J|^2. Derived here
+    (5c): the second term is the noise of a mean of G - 1 rewards; the terms of a group share rewards, which changes
+    the last.
+    """
+    G = integer("group_size", group_size, low=2)
+    J, energy = success_rate(r), r.prob * r.energy
+    gradient = (r.prob * (r.reward - J)) @ r.score
+    own = (r.reward - J) ** 2 @ energy + J * (1 - J) * energy.sum() / (G - 1)
+    return float(own / G + ((1 - 1 / G) * (1 + 1 / (G - 1) ** 2) - 1) * (gradient @ gradient))
 
 
 def optimal_baseline(r: Responses) -> float:
     """b* = E[r |s|^2] / E[|s|^2]: the constant baseline of least gradient variance (5a; P3; classical).
 
     On a sample this is the estimate that correlates with the very gradient it is meant for: unbiased only when used on
-    responses drawn independently of it.
-
-    Raises:
-        ValueError: all scores are zero, so that every baseline gives the same gradient.
+    responses drawn independently of it. With all scores zero every baseline is as good: a ``ValueError``.
     """
-    energy = r.prob * np.einsum("nd,nd->n", r.score, r.score)
+    energy = r.prob * r.energy
     require(energy.sum() > 0, "score", "zeros only", "non-zero for some response")
-    return float(energy @ r.reward / energy.sum())
+    return float(baseline_of_sums(energy @ r.reward, energy.sum()))
 
 
 def baseline_loss(success: ArrayLike, energy_ratio: ArrayLike, baseline: ArrayLike) -> Reals:
@@ -54,9 +88,6 @@ def baseline_loss(success: ArrayLike, energy_ratio: ArrayLike, baseline: ArrayLi
 
     Source: derived here (5b). The arguments J and ``energy_ratio`` are those of ``mean_baseline_loss``. A ratio of
     variances is 1 + (loss - 1)(1 + SNR of one response under b*), which is larger.
-
-    Raises:
-        ValueError: success not strictly between 0 and 1, an energy ratio that is not positive.
     """
     success, ratio = open_unit("success", success), positive("energy_ratio", energy_ratio)
     baseline = real_array("baseline", baseline)
@@ -72,38 +103,56 @@ def mean_baseline_loss(success: ArrayLike, energy_ratio: ArrayLike) -> Reals:
     Args:
         success: J strictly between 0 and 1, any shape.
         energy_ratio: e-/e+, score energy given failure over score energy given success, positive.
-
-    Raises:
-        ValueError: success not strictly between 0 and 1, or an energy ratio that is not positive.
     """
     success, ratio = open_unit("success", success), positive("energy_ratio", energy_ratio)
     return (1 + success * (1 - success) * (ratio - 1) * ((ratio - 1) / ratio))[()]
 
 
+def leave_one_out_loss(success: Reals, energy_ratio: Reals, group_size: int) -> Reals:
+    """Second moment of one term under RLOO over that with b*: ``mean_baseline_loss`` with the noise of G - 1 rewards.
+
+    Adds (J + (1 - J) x)^2 / (x (G - 1)) with x = e-/e+ and G >= 2, elementwise. Derived here (5c).
+    """
+    loss, others = mean_baseline_loss(success, energy_ratio), integer("group_size", group_size, low=2) - 1
+    total = success + (1 - np.asarray(success)) * energy_ratio
+    return loss + total * (total / energy_ratio) / others
+
+
 def critical_energy_ratio(success: ArrayLike) -> Reals:
     """1 + 1 / (1 - J): the mean is worse than the zero baseline exactly where e-/e+ exceeds this (5b).
 
-    Source: derived here. In second moments and in variances alike.
-
-    Raises:
-        ValueError: success not strictly between 0 and 1.
+    Source: derived here. In second moments and in variances alike; J strictly between 0 and 1.
     """
     return (1 + 1 / (1 - open_unit("success", success)))[()]
 
 
+# 5c: estimated
+
+
 def mean_of_others(value: ArrayLike, weight: ArrayLike) -> Float[np.ndarray, "... n"]:
-    """Weighted mean over the OTHER entries of the last axis, [..., n]; their plain mean where their weights are zero.
+    """Weighted mean over the OTHER entries of the last axis, [..., n], n >= 2; plain where their weights are zero.
 
     Independent of entry i, so that as a baseline for it it leaves the gradient unbiased. With weights of 1 it is
-    RLOO's baseline.
-
-    Raises:
-        ValueError: shapes that differ, fewer than two entries, or a negative weight.
+    RLOO's baseline. Weights are at least 0.
     """
     value, weight = real_array("value", value), non_negative("weight", weight)
-    require(value.shape == weight.shape, "weight", f"shape {weight.shape}", f"of the values' shape {value.shape}")
+    require_shape("weight", weight, value.shape)
     require(value.ndim > 0 and value.shape[-1] >= 2, "value", f"shape {value.shape}", "[..., n] with n >= 2")
-    return _ratio_of_others(value * weight, weight, value)
+    return baseline_of_others(value * weight, weight, value)
+
+
+def baseline_of_others(weighted: np.ndarray, total: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """``baseline_of_sums`` over the other entries of the last axis; where these have none, the mean of their values."""
+    plain = _sum_of_others(value) / (value.shape[-1] - 1)
+    return baseline_of_sums(_sum_of_others(weighted), _sum_of_others(total), plain)
+
+
+def _sum_of_others(x: np.ndarray) -> np.ndarray:
+    """Sum over the other entries of the last axis; sums from both ends, since a total minus one entry would cancel."""
+    before, after = np.zeros_like(x), np.zeros_like(x)
+    before[..., 1:] = np.cumsum(x, -1)[..., :-1]
+    after[..., :-1] = np.cumsum(x[..., ::-1], -1)[..., -2::-1]
+    return before + after
 
 
 def leave_one_out_baselines(reward: ArrayLike, score_energy: ArrayLike) -> Float[np.ndarray, " n"]:
@@ -115,9 +164,6 @@ def leave_one_out_baselines(reward: ArrayLike, score_energy: ArrayLike) -> Float
     Args:
         reward: [n], 0 or 1, n >= 2.
         score_energy: [n], |s|^2 of each response, at least 0.
-
-    Raises:
-        ValueError: a wrong shape, fewer than two responses, a reward that is not 0 or 1, a negative energy.
     """
     reward, score_energy = _rewards_and_energies(real_array("reward", reward, ndim=1), score_energy)
     require(len(reward) >= 2, "reward", f"{len(reward)} response(s)", "at least two responses")
@@ -133,141 +179,77 @@ def pooled_baselines(reward: ArrayLike, score_energy: ArrayLike) -> Float[np.nda
     Args:
         reward: [..., P, G], 0 or 1, a row a group, P >= 2; leading axes are independent runs.
         score_energy: [..., P, G], |s|^2 of each response, at least 0.
-
-    Raises:
-        ValueError: a wrong shape, fewer than two groups, a reward that is not 0 or 1, a negative energy.
     """
     reward, score_energy = _rewards_and_energies(reward, score_energy)
     enough = reward.ndim >= 2 and reward.shape[-2] >= 2 and reward.shape[-1] >= 1
     require(enough, "reward", f"shape {reward.shape}", "[..., P, G] with P >= 2, G >= 1")
-    return _ratio_of_others((reward * score_energy).sum(-1), score_energy.sum(-1), reward.mean(-1))
-
-
-def two_gradient_baseline(correct_sums: ArrayLike, wrong_sums: ArrayLike) -> float:
-    """sum of <C, C + W> over sum of |C + W|^2: b* from two gradients a batch, without norms of single scores (5c).
-
-    Derived here: for a batch of N the two have the means N E[r |s|^2] and N E[|s|^2], because scores average to zero.
-    A noisy ratio, not confined to [0, 1]: use many past batches, never the batch it is for.
-
-    Args:
-        correct_sums: [m, d], for each of m past batches the sum C of the scores of its correct responses.
-        wrong_sums: [m, d], the same for the wrong responses, W.
-
-    Raises:
-        ValueError: a wrong shape, no batch, or only zero gradients.
-    """
-    correct = real_array("correct_sums", correct_sums, ndim=2)
-    wrong = real_array("wrong_sums", wrong_sums, ndim=2)
-    require(correct.shape == wrong.shape, "wrong_sums", f"shape {wrong.shape}", f"of shape {correct.shape}")
-    require(len(correct) >= 1, "correct_sums", f"shape {correct.shape}", "[m, d] with m >= 1")
-    total = correct + wrong
-    energy = float((total**2).sum())
-    require(energy > 0, "correct_sums", "only zero gradients", "such that some C + W is not zero")
-    return float((correct * total).sum() / energy)
-
-
-def two_gradient_estimate(
-    correct_sum: ArrayLike, wrong_sum: ArrayLike, baseline: float, samples: int
-) -> Float[np.ndarray, " d"]:
-    """(C - b (C + W)) / N = (1/N) sum of (r_i - b) s_i, [d]: the gradient of a batch from its two sums (5c).
-
-    Args:
-        correct_sum: [d], C, sum of the scores of the correct responses.
-        wrong_sum: [d], W, sum of the scores of the wrong ones.
-        baseline: b, chosen independently of the batch.
-        samples: N, responses in the batch.
-
-    Raises:
-        ValueError: a wrong shape, a baseline that is not a finite number, samples that are not a positive integer.
-    """
-    correct, wrong = real_array("correct_sum", correct_sum, ndim=1), real_array("wrong_sum", wrong_sum, ndim=1)
-    require(correct.shape == wrong.shape, "wrong_sum", f"shape {wrong.shape}", f"of shape {correct.shape}")
-    baseline, samples = real_array("baseline", baseline, ndim=0), integer("samples", samples, low=1)
-    return (correct - baseline * (correct + wrong)) / samples
-
-
-def squared_signal(gradients: ArrayLike) -> float:
-    """Unbiased estimate of |mean|^2 from n gradients, the mean of <g_i, g_j> over i != j; may be negative (5d).
-
-    Unbiased for rows that are independent and of one mean, as those of prompts drawn independently. Biased for the
-    terms of one group under leave-one-out baselines, which share their rewards: by 1 + 1/(G - 1)^2 under RLOO.
-
-    Args:
-        gradients: [n, d], n >= 2.
-
-    Raises:
-        ValueError: a wrong shape, or fewer than two gradients.
-    """
-    signal, noise = _signal_and_noise(_at_least_two(gradients))
-    return signal - noise
-
-
-def gradient_snr(gradients: ArrayLike) -> float:
-    """``squared_signal`` over the estimated variance of the mean of the n rows; may be negative (5d).
-
-    The signal-to-noise ratio of a step that averages all n gradients: n over the gradient noise scale (derived here).
-    As a ratio of estimates it is itself not unbiased.
-
-    Args:
-        gradients: [n, d], n >= 2, not all equal.
-
-    Raises:
-        ValueError: a wrong shape, fewer than two gradients, or gradients that are all equal: their noise is zero.
-    """
-    gradients = _at_least_two(gradients)
-    require(bool((gradients != gradients[0]).any()), "gradients", "rows that are all equal", "of rows that differ")
-    # The ratio is free of scale, and squares of very small entries would underflow.
-    signal, noise = _signal_and_noise(gradients / np.abs(gradients).max())
-    return (signal - noise) / noise
-
-
-def snr_learning_rate(snr: ArrayLike, smoothness: ArrayLike) -> Reals:
-    """SNR / (1 + SNR) / L: the learning rate of the largest gain that L-smoothness guarantees (5d).
-
-    Source: P3, in the standard reading of its abstract.
-
-    Args:
-        snr: squared norm of the gradient over the variance of its estimate, any shape; a negative one counts as 0.
-        smoothness: L > 0, bound on the spectral norm of the Hessian.
-
-    Raises:
-        ValueError: an SNR that is not finite, or a smoothness that is not positive.
-    """
-    snr, smoothness = np.maximum(real_array("snr", snr), 0.0), positive("smoothness", smoothness)
-    return (snr / (1 + snr) / smoothness)[()]
-
-
-def _ratio_of_others(numerator: np.ndarray, weight: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Sum of the other numerators over sum of the other weights; where these are zero, the mean of the other values."""
-    total = _sum_of_others(weight)
-    plain = _sum_of_others(value) / (value.shape[-1] - 1)
-    return np.divide(_sum_of_others(numerator), total, out=plain, where=total > 0)
-
-
-def _sum_of_others(x: np.ndarray) -> np.ndarray:
-    """Sum over the other entries of the last axis; sums from both ends, since a total minus one entry would cancel."""
-    before, after = np.zeros_like(x), np.zeros_like(x)
-    before[..., 1:] = np.cumsum(x, -1)[..., :-1]
-    after[..., :-1] = np.cumsum(x[..., ::-1], -1)[..., -2::-1]
-    return before + after
+    return baseline_of_others((reward * score_energy).sum(-1), score_energy.sum(-1), reward.mean(-1))
 
 
 def _rewards_and_energies(reward: ArrayLike, score_energy: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards of 0 or 1 and score energies of at least 0, of one shape."""
-    reward, energy = real_array("reward", reward), non_negative("score_energy", score_energy)
-    other = (reward != 0) & (reward != 1)
-    require(not other.any(), "reward", reward[other][:1], "0 or 1")
-    require(reward.shape == energy.shape, "score_energy", f"shape {energy.shape}", f"of shape {reward.shape}")
+    reward, energy = zero_or_one("reward", reward), non_negative("score_energy", score_energy)
+    require_shape("score_energy", energy, reward.shape)
     return reward, energy
 
 
-def _at_least_two(gradients: ArrayLike) -> Float[np.ndarray, "n d"]:
-    gradients = real_array("gradients", gradients, ndim=2)
-    require(len(gradients) >= 2, "gradients", f"{len(gradients)} row(s)", "at least two gradients")
-    return gradients
+@dataclass
+class LaggedBaseline:
+    """b* from past batches: sum of r |s|^2 over sum of |s|^2, a batch counting ``decay`` of the one after it (5c).
+
+    Read ``value`` for a batch first and ``update`` with it afterwards: the estimate is then independent of the batch
+    given the past, so the gradient is unbiased.
+
+    Attributes:
+        decay: weight of a batch relative to the next, in [0, 1); 0 uses the last batch only.
+        initial: the baseline before the first batch.
+        weighted, total: weighted sums over the batches so far, one for each run.
+    """
+
+    decay: float = 0.9
+    initial: float = 0.0
+    weighted: Reals = 0.0
+    total: Reals = 0.0
+
+    def __post_init__(self) -> None:
+        closed_interval("decay", self.decay, 0, np.nextafter(1, 0))
+        real_array("initial", self.initial, ndim=0)
+
+    @property
+    def value(self) -> Reals:
+        """The baseline for the next batch, one for each run."""
+        return baseline_of_sums(self.weighted, self.total, self.initial)
+
+    def update(self, reward: ArrayLike, score_energy: ArrayLike) -> None:
+        """Count a batch: rewards and energies [..., P, G], of one run or of many."""
+        reward, energy = real_array("reward", reward), non_negative("score_energy", score_energy)
+        fits = reward.shape == energy.shape and reward.ndim >= 2
+        require(fits, "score_energy", f"shape {energy.shape}", f"[..., P, G], as the rewards {reward.shape}")
+        self.count((reward * energy).sum((-1, -2)), energy.sum((-1, -2)))
+
+    def count(self, weighted: ArrayLike, total: ArrayLike) -> None:
+        """Count a batch by its sum of r |s|^2 and its sum of |s|^2, each [...], or by unbiased estimates of these.
+
+        Without norms of single scores: <C, C + W> and |C + W|^2 from the sums C and W of the scores of the correct and
+        of the wrong responses, because scores average to zero.
+        """
+        weighted, total = real_array("weighted", weighted), non_negative("total", total)
+        require_shape("total", total, weighted.shape)
+        self.weighted, self.total = self.decay * self.weighted + weighted, self.decay * self.total + total
 
 
-def _signal_and_noise(gradients: Float[np.ndarray, "n d"]) -> tuple[float, float]:
-    """Squared norm of the mean row, and the estimated variance (trace) of that mean."""
-    count, mean = len(gradients), gradients.mean(0)
-    return float(mean @ mean), float(((gradients - mean) ** 2).sum() / (count - 1) / count)
+def token_energies(log_prob: ArrayLike, collision: ArrayLike, mask: ArrayLike | Bool[np.ndarray, "... T"]) -> Reals:
+    """sum over tokens of 1 - 2 pi(o_t) + sum over v of pi(v)^2: squared length of the score in the logits.
+
+    A stand-in for |s|^2 that needs no backward pass. The logits' share only: how the logits move with the parameters
+    is left out.
+
+    Args:
+        log_prob: [..., T], log-probability of each token of a response.
+        collision: [..., T], sum over the vocabulary of the squared probabilities at each token.
+        mask: [..., T], true (1) on the tokens of the response.
+    """
+    log_prob, mask = real_array("log_prob", log_prob), real_array("mask", mask)
+    collision = closed_interval("collision", collision, 0, 1 + 1e-6)
+    require_shape("collision", collision, log_prob.shape)
+    require_shape("mask", mask, log_prob.shape)
+    return np.maximum((mask * (1 - 2 * np.exp(log_prob) + collision)).sum(-1), 0.0)

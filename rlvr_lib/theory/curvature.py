@@ -12,9 +12,18 @@ import math
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.special import gammaln, xlog1py, xlogy
 
-from rlvr_lib.arguments import Reals, closed_interval, integer, non_negative, open_unit, positive, real_array, require
+from rlvr_lib.arguments import (
+    Reals,
+    closed_interval,
+    integer,
+    non_negative,
+    open_unit,
+    positive,
+    real_array,
+    require,
+    require_shape,
+)
 from rlvr_lib.responses import Responses, conditional_weights, success_rate
 from rlvr_lib.theory.gap import gradient_gap
 
@@ -30,9 +39,6 @@ def curvature_bound(success: ArrayLike, diameter: ArrayLike) -> Reals:
     Args:
         success: J in [0, 1], any shape.
         diameter: Euclidean diameter of the prompt's features.
-
-    Raises:
-        ValueError: success outside [0, 1], or a diameter that is not positive.
     """
     success, diameter = closed_interval("success", success, 0, 1), positive("diameter", diameter)
     return (diameter**2 * success * (1 - success))[()]
@@ -47,9 +53,6 @@ def curvature_constant(success: ArrayLike) -> Reals:
 
     Args:
         success: J in [0, 1], any shape.
-
-    Raises:
-        ValueError: success outside [0, 1].
     """
     success = closed_interval("success", success, 0, 1)
     minority = np.minimum(success, 1 - success)
@@ -66,9 +69,6 @@ def smoothness(diameter: ArrayLike) -> Reals:
 
     Args:
         diameter: Euclidean diameter of the prompt's features, or anything larger.
-
-    Raises:
-        ValueError: a diameter that is not positive.
     """
     return (positive("diameter", diameter) ** 2 * math.sqrt(3) / 18)[()]
 
@@ -80,9 +80,6 @@ def power_step(success: ArrayLike, power: ArrayLike, diameter: ArrayLike) -> Rea
         success: J strictly between 0 and 1, any shape.
         power: a in [0, 2].
         diameter: Euclidean diameter of the prompt's features, or anything larger.
-
-    Raises:
-        ValueError: an argument outside its range.
     """
     success, power = open_unit("success", success), closed_interval("power", power, 0, 2)
     return (4 / (positive("diameter", diameter) ** 2 * _twice_std(success) ** power))[()]
@@ -100,9 +97,6 @@ def guaranteed_gain(success: ArrayLike, power: ArrayLike, gradient_norm: ArrayLi
         power: a in [0, 2]: 0 REINFORCE, 1 GRPO, 2 the gap itself.
         gradient_norm: |grad J|, per unit parameter.
         diameter: Euclidean diameter of the prompt's features, or anything larger.
-
-    Raises:
-        ValueError: an argument outside its range; a gradient norm or diameter that is not positive.
     """
     success, power = open_unit("success", success), closed_interval("power", power, 0, 2)
     gradient_norm, diameter = positive("gradient_norm", gradient_norm), positive("diameter", diameter)
@@ -112,13 +106,10 @@ def guaranteed_gain(success: ArrayLike, power: ArrayLike, gradient_norm: ArrayLi
 
 
 def guaranteed_gain_ratio(std: ArrayLike) -> Reals:
-    """(1 - sigma) / (2 sigma (1 - 2 sigma^2)): what 4b guarantees GRPO over what it guarantees REINFORCE, elementwise.
+    """(1 - sigma) / (2 sigma (1 - 2 sigma^2)): what 4b guarantees GRPO over REINFORCE, elementwise, sigma in (0, 1/2].
 
     At least 1, and 1 only at sigma = 1/2, because 4 sigma^3 - 3 sigma + 1 = (2 sigma - 1)^2 (sigma + 1).
     Source: derived here; P4 compares its own bounds instead, and asks for a mean sigma below 3/8.
-
-    Raises:
-        ValueError: std outside (0, 1/2].
     """
     std = real_array("std", std)
     outside = (std <= 0) | (std > 0.5)
@@ -126,24 +117,28 @@ def guaranteed_gain_ratio(std: ArrayLike) -> Reals:
     return ((1 - std) / (2 * std * (1 - 2 * std**2)))[()]
 
 
-def gradient_cosines(gradients: ArrayLike) -> Float[np.ndarray, " pairs"]:
+def gradient_cosines(gradients: ArrayLike | None = None, gram: ArrayLike | None = None) -> Float[np.ndarray, " pairs"]:
     """Cosines between the gradients of all pairs of prompts, [q (q - 1) / 2], upper triangle row by row.
 
     Args:
         gradients: [q, d], q >= 2 rows, none of them zero.
-
-    Raises:
-        ValueError: a wrong shape, fewer than two gradients, or a zero gradient.
+        gram: [q, q], their inner products, in place of them; a gradient is zero where its own is not positive.
     """
-    gradients = real_array("gradients", gradients, ndim=2)
-    require(len(gradients) >= 2, "gradients", f"{len(gradients)} row(s)", "at least two gradients")
-    # Dividing by the largest entry first keeps the norms of very short rows from underflowing.
-    largest = np.abs(gradients).max(1, initial=0.0, keepdims=True)
-    zero = np.flatnonzero(largest[:, 0] == 0)
-    require(len(zero) == 0, "gradients", f"a zero gradient in row {zero[:1]}", "non-zero in every row")
-    unit = gradients / largest
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    return np.clip((unit @ unit.T)[np.triu_indices(len(unit), 1)], -1.0, 1.0)
+    name, given = ("gradients", gradients) if gram is None else ("gram", gram)
+    require((gradients is None) != (gram is None), name, given, "the only one given of gradients and gram")
+    rows = real_array(name, given, ndim=2)
+    require(len(rows) >= 2, name, f"{len(rows)} row(s)", "at least two gradients")
+    if gram is None:
+        # Dividing by the largest entry first keeps the norms of very short rows from underflowing.
+        largest = np.abs(rows).max(1, initial=0.0, keepdims=True)
+        rows = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+        rows = rows @ rows.T
+    require_shape(name, rows, (len(rows), len(rows)))
+    square = np.diag(rows)
+    zero = np.flatnonzero(square <= 0)
+    require(len(zero) == 0, name, f"a zero gradient in row {zero[:1]}", "non-zero in every row")
+    norm = np.sqrt(square)
+    return np.clip((rows / norm[:, None] / norm)[np.triu_indices(len(rows), 1)], -1.0, 1.0)
 
 
 def two_arm_time(power: int, start: ArrayLike, stop: ArrayLike, rate: ArrayLike = 1.0) -> Reals:
@@ -157,9 +152,6 @@ def two_arm_time(power: int, start: ArrayLike, stop: ArrayLike, rate: ArrayLike 
         start: logit of J at time 0, nats, any shape.
         stop: logit of J to reach, not below the start.
         rate: squared distance between the features of the two arms times the learning rate.
-
-    Raises:
-        ValueError: another power, a stop below its start, or a rate that is not positive.
     """
     require(power in (0, 1, 2), "power", power, "0, 1 or 2")
     start, stop, rate = real_array("start", start), real_array("stop", stop), positive("rate", rate)
@@ -170,52 +162,16 @@ def two_arm_time(power: int, start: ArrayLike, stop: ArrayLike, rate: ArrayLike 
     return ((8 * np.cosh(centre / 2) * np.sinh(way / 4) if power == 1 else way) / rate)[()]
 
 
-def power_gain(success: ArrayLike, power: ArrayLike, group_size: int | None = None, bessel: bool = False) -> Reals:
-    """E[v^(1-a/2) 1{v > 0}], v = phat (1 - phat): the expected update is this times the gradient gap (4d).
-
-    Derived here. The group's mean is removed from its rewards, and the result divided by the power a of their standard
-    deviation, nothing added to it; groups of zero deviation are left out. With a = 0 and 1 this is ``group_gain``;
-    groups of 2 or 3 have one non-zero v, so that all powers agree up to a constant.
-
-    Args:
-        success: J in [0, 1], any shape.
-        power: a in [0, 2], any shape.
-        group_size: G, responses a group; None for the limit of large groups, sigma^(2-a).
-        bessel: the deviation is the sample one, with G - 1 below the squares, as in TRL: ((G-1)/G)^(a/2) times the
-            gain of the population one.
-
-    Raises:
-        ValueError: success or power outside its interval, or a group size that is not a positive integer; one response
-            alone has no sample deviation, so ``bessel`` asks for two.
-    """
-    success, power = closed_interval("success", success, 0, 1), closed_interval("power", power, 0, 2)
-    if group_size is None:
-        variance = success * (1 - success)
-        return np.where(variance > 0, variance ** (1 - power / 2), 0.0)[()]
-    group_size = integer("group_size", group_size, low=2 if bessel else 1)
-    correct = np.arange(1, group_size)
-    wrong = group_size - correct
-    log_choose = gammaln(group_size + 1) - gammaln(correct + 1) - gammaln(wrong + 1)
-    p, exponent = success[..., None], 1 - power[..., None] / 2
-    prob = np.exp(log_choose + xlogy(correct, p) + xlog1py(wrong, -p))
-    shrunk = ((group_size - 1) / group_size) ** (power / 2) if bessel else 1  # population over sample deviation
-    return ((prob * (correct * wrong / group_size**2) ** exponent).sum(-1) * shrunk)[()]
-
-
 def within_class_noise(r: Responses) -> float:
     """k = ((1 - J) tr Cov+ + J tr Cov-) / |D|^2: variance of the scores within the classes over the squared gap.
 
     Given rewards of variance v, the mean-removed update of a group has mean v D and total variance v k |D|^2 / G;
     exactly so where both covariances have one trace, or where phat = J. Source: derived here (4e).
-
-    Raises:
-        ValueError: all responses are correct, or all are wrong, or the gap is zero.
     """
     gap, success = gradient_gap(r), success_rate(r)
     squared_gap = float(gap @ gap)
     require(squared_gap > 0, "score", "a zero gradient gap", "of different means given success and failure")
-    energy = np.einsum("nd,nd->n", r.score, r.score)
-    spread = [max(weight @ energy - ((weight @ r.score) ** 2).sum(), 0.0) for weight in conditional_weights(r)]
+    spread = [max(weight @ r.energy - ((weight @ r.score) ** 2).sum(), 0.0) for weight in conditional_weights(r)]
     return float(((1 - success) * spread[0] + success * spread[1]) / squared_gap)
 
 
@@ -234,9 +190,6 @@ def optimal_group_weight(
         group_size: G, responses a group.
         overlap: o >= 0, number of prompts times the mean squared cosine between their gradients.
         mean_variance: vbar in [0, 1/4], mean variance over prompts; matters only with overlap.
-
-    Raises:
-        ValueError: an argument outside its range, or no noise where the variance is 0: the weight is infinite there.
     """
     variance, noise, spill = _weight_terms(variance, noise, group_size, overlap, mean_variance)
     share = np.divide(variance, variance + spill, out=np.ones(np.shape(variance + spill)), where=variance + spill > 0)
@@ -249,10 +202,7 @@ def best_power(
     """2 (v / (v + k/G) + v / (v + o vbar) - 1): the power a for which sigma^-a falls with v as the best weight does.
 
     Minus twice the logarithmic slope of ``optimal_group_weight``, whose arguments it takes: 2 with neither noise nor
-    overlap, 1 where o vbar = v or k/G = v, 0 where both, towards -2 where both are large. Source: derived here (4e).
-
-    Raises:
-        ValueError: an argument outside its range, or a variance that is not positive.
+    overlap, 1 where o vbar = v or k/G = v, 0 where both, towards -2 where both are large; v > 0. Derived here (4e).
     """
     positive("variance", variance)
     variance, noise, spill = _weight_terms(variance, noise, group_size, overlap, mean_variance)

@@ -2,7 +2,7 @@
 
 The gap D = E+[s] - E-[s] is the gradient of the log-odds of success (I1), so a step u moves the log-odds by
 <u, D> up to a curvature term. Sources: P1 is arXiv 2510.08539; statements marked "derived here" are rederived and
-machine-checked in chapter 1.
+machine-checked in chapter 1. An undefined gap (all responses correct, or all wrong) is a ``ValueError``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.special import gammaln, logit, xlog1py, xlogy
+from scipy.special import logit
 
-from rlvr_lib.arguments import Reals, closed_interval, integer, non_negative, open_unit, positive, real_array, require
+from rlvr_lib.arguments import Reals, non_negative, open_unit, positive, real_array, require, require_shape
 from rlvr_lib.responses import Responses, conditional_means, success_rate
 
 
@@ -20,9 +20,6 @@ def gradient_gap(r: Responses) -> Float[np.ndarray, " d"]:
     """D = E+[s] - E-[s], [d], nats per unit parameter: mean score given success minus mean score given failure.
 
     Source: P1, definition of the gradient gap.
-
-    Raises:
-        ValueError: all responses are correct, or all are wrong: the gap is undefined.
     """
     mean_correct, mean_wrong = conditional_means(r)
     return mean_correct - mean_wrong
@@ -41,14 +38,9 @@ def gap_alignment(r: Responses, direction: ArrayLike) -> float:
 
     Args:
         direction: [d], of any positive length.
-
-    Raises:
-        ValueError: a zero direction, a wrong length, or an undefined gap.
     """
     direction = real_array("direction", direction, ndim=1)
-    require(
-        len(direction) == r.score.shape[1], "direction", f"length {len(direction)}", f"of length {r.score.shape[1]}"
-    )
+    require_shape("direction", direction, r.score.shape[1:])
     # Dividing by the largest entry first keeps the norm of very short directions from underflowing.
     largest = np.abs(direction).max(initial=0.0)
     require(largest > 0, "direction", direction, "a non-zero vector")
@@ -57,11 +49,7 @@ def gap_alignment(r: Responses, direction: ArrayLike) -> float:
 
 
 def log_odds(p: ArrayLike) -> Reals:
-    """log(p / (1 - p)), nats, elementwise.
-
-    Raises:
-        ValueError: p not strictly between 0 and 1.
-    """
+    """log(p / (1 - p)), nats, elementwise, for p strictly between 0 and 1."""
     return logit(open_unit("p", p))[()]
 
 
@@ -75,9 +63,6 @@ def half_gain_step(alignment: ArrayLike, diameter: ArrayLike) -> Reals:
     Args:
         alignment: inner product of the unit direction with the gap, any shape.
         diameter: Euclidean diameter of the prompt's features, or their range along the direction.
-
-    Raises:
-        ValueError: a diameter that is not positive.
     """
     alignment, diameter = real_array("alignment", alignment), positive("diameter", diameter)
     return (4 * np.maximum(alignment, 0) / diameter**2)[()]
@@ -91,39 +76,6 @@ def success_lower_bound(initial_success: ArrayLike, progress: ArrayLike) -> Real
     Args:
         initial_success: J0, strictly between 0 and 1.
         progress: M, the sum over iterations of step length times positive part of the alignment, at least 0, nats.
-
-    Raises:
-        ValueError: an initial success not strictly between 0 and 1, or a negative progress.
     """
     initial, progress = open_unit("initial_success", initial_success), non_negative("progress", progress)
     return (initial / (initial + (1 - initial) * np.exp(-progress / 2)))[()]
-
-
-def group_gain(success: ArrayLike, group_size: int, normalize: bool = True, bessel: bool = False) -> Reals:
-    """Scalar g such that the expected GRPO update is g times the gradient gap (I6, derived here).
-
-    Holds for responses that are independent and on-policy, without length weights, clipping or a KL term, and with
-    groups of zero deviation left out.
-
-    Args:
-        success: J in [0, 1], any shape.
-        group_size: G, responses a group.
-        normalize: divide by the group's standard deviation (GRPO), giving E sqrt(phat (1 - phat)); otherwise subtract
-            the group mean only (Dr.GRPO), giving (1 - 1/G) J (1 - J).
-        bessel: the deviation is the sample one, with G - 1 below the squares, as in TRL: sqrt((G-1)/G) times the gain
-            of the population one. Without ``normalize`` it changes nothing.
-
-    Raises:
-        ValueError: success outside [0, 1], or a group size that is not a positive integer; one response alone has no
-            sample deviation, so ``bessel`` asks for two.
-    """
-    success = closed_interval("success", success, 0, 1)
-    group_size = integer("group_size", group_size, low=2 if bessel and normalize else 1)
-    if not normalize:
-        return ((1 - 1 / group_size) * success * (1 - success))[()]
-    correct = np.arange(group_size + 1)
-    log_choose = gammaln(group_size + 1) - gammaln(correct + 1) - gammaln(group_size - correct + 1)
-    p = success[..., None]
-    log_prob = log_choose + xlogy(correct, p) + xlog1py(group_size - correct, -p)
-    shrunk = (group_size - 1) / group_size if bessel else 1  # population over sample variance
-    return (np.exp(log_prob) @ np.sqrt(shrunk * correct * (group_size - correct)) / group_size)[()]

@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Complex, Float, Int
 from numpy.typing import ArrayLike
 
-from rlvr_lib.arguments import integer, require
+from rlvr_lib.arguments import integer, numbers, require
 from rlvr_lib.theory import irreps as closed_forms
 from rlvr_lib.theory.irreps import Representation
 
@@ -55,10 +55,6 @@ class FiniteGroup:
         labels: [order] strings, what each element is.
         table: [order, order], table[a, b] = ab; element 0 is the identity.
         irreps: arrays [order, d, d], unitary, real where the construction allows; the trivial one comes first.
-
-    Raises:
-        ValueError: a table whose rows and columns are not permutations of the elements, or whose identity is not
-            element 0; a number of labels other than the order; irreps whose squared dimensions do not sum to it.
     """
 
     name: str
@@ -115,21 +111,12 @@ class FiniteGroup:
         smallest = conjugates.min(axis=0)
         return [np.flatnonzero(smallest == representative) for representative in np.unique(smallest)]
 
-    @functools.cached_property
-    def character_table(self) -> Float[np.ndarray, "classes classes"] | Complex[np.ndarray, "classes classes"]:
-        """Traces of the irreps (rows, in the order of ``irreps``) on the conjugacy classes (columns)."""
-        representatives = [members[0] for members in self.conjugacy_classes]
-        return np.array([np.trace(irrep[representatives], axis1=1, axis2=2) for irrep in self.irreps])
-
     def subgroup(self, generators: ArrayLike) -> Int[np.ndarray, " size"]:
         """Increasing indices of the smallest subgroup that contains the elements given.
 
         >>> from rlvr_lib import symmetric_group
         >>> symmetric_group(3).subgroup([3]).tolist()
         [0, 3, 4]
-
-        Raises:
-            ValueError: something that is not an element 0..order-1.
         """
         members = np.union1d(0, self._elements("generators", generators))
         while True:
@@ -143,9 +130,6 @@ class FiniteGroup:
 
         Args:
             f: [..., order], real or complex.
-
-        Raises:
-            ValueError: f is not an array of finite numbers with last axis of length order.
         """
         f = self._function("f", f)
         flat = np.split(f @ self._coefficients, np.cumsum(self.dimensions**2)[:-1], axis=-1)
@@ -154,11 +138,8 @@ class FiniteGroup:
     def inverse_fourier(self, fhat: list[ArrayLike]) -> GroupFunction:
         """f(g) = (1/order) sum over rho of d Tr(fhat(rho) rho(g)^dagger), [..., order].
 
-        The answer is complex where a block or an irrep is complex, with an imaginary part of the size of rounding if
-        the function transformed was real.
-
-        Raises:
-            ValueError: not one array [..., d, d] of finite numbers for every irrep.
+        ``fhat`` is a list as of ``fourier``. The answer is complex where a block or an irrep is complex, with an
+        imaginary part of the size of rounding if the function transformed was real.
         """
         require(len(fhat) == len(self.irreps), "fhat", f"{len(fhat)} blocks", f"a list of {len(self.irreps)} blocks")
         batch, flat = np.shape(fhat[0])[:-2], []
@@ -169,11 +150,7 @@ class FiniteGroup:
         return self._synthesis(np.concatenate(flat, axis=-1))
 
     def convolve(self, f: ArrayLike, h: ArrayLike) -> GroupFunction:
-        """(f * h)(x) = sum over ab = x of f(a) h(b), [..., order]: the law of ab for independent a ~ f and b ~ h.
-
-        Raises:
-            ValueError: f or h is not an array of finite numbers with last axis of length order.
-        """
+        """(f * h)(x) = sum over ab = x of f(a) h(b), [..., order]: the law of ab for independent a ~ f and b ~ h."""
         f, h = self._function("f", f), self._function("h", h)
         return (f[..., None, :] @ h[..., self._quotients])[..., 0, :]
 
@@ -186,9 +163,6 @@ class FiniteGroup:
         >>> from rlvr_lib import cyclic_group
         >>> cyclic_group(3).convolve_power([0, 1/2, 1/2], 10**6).round(6).tolist()
         [0.333333, 0.333333, 0.333333]
-
-        Raises:
-            ValueError: f as in ``fourier``, or L that is not an integer of at least 0.
         """
         f, power = self._function("f", f), integer("L", L, low=0)
         flat = f @ self._coefficients
@@ -198,18 +172,6 @@ class FiniteGroup:
             flat[..., columns] = np.linalg.matrix_power(blocks, power).reshape(*f.shape[:-1], -1)
         result = self._synthesis(flat)
         return result if np.iscomplexobj(f) else result.real
-
-    def class_average(self, f: ArrayLike) -> GroupFunction:
-        """f replaced by its mean over each conjugacy class, [..., order]: the law of g a g^-1 for uniform g, a ~ f.
-
-        Raises:
-            ValueError: f is not an array of finite numbers with last axis of length order.
-        """
-        f = self._function("f", f)
-        average = np.empty(f.shape, dtype=np.result_type(f, np.float64))
-        for members in self.conjugacy_classes:
-            average[..., members] = f[..., members].mean(axis=-1, keepdims=True)
-        return average
 
     @functools.cached_property
     def _coefficients(self) -> Float[np.ndarray, "order order"] | Complex[np.ndarray, "order order"]:
@@ -237,18 +199,6 @@ class FiniteGroup:
         return elements
 
 
-def numbers(name: str, value: ArrayLike) -> np.ndarray:
-    """The value as an array of finite float64 or complex128 numbers."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be an array of numbers: {error}") from None
-    require(array.dtype.kind in "biufc", name, value, "an array of real or complex numbers")
-    array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
-    require(bool(np.isfinite(array).all()), name, array, "finite")
-    return array
-
-
 def _read_only(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
@@ -256,38 +206,22 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def cyclic_group(n: int) -> FiniteGroup:
-    """Z_n, the integers modulo n under addition; element k is the number k.
-
-    Raises:
-        ValueError: n is not an integer of at least 1.
-    """
+    """Z_n, the integers modulo n >= 1 under addition; element k is the number k."""
     return _cyclic_group(integer("n", n, low=1))
 
 
 def dihedral_group(n: int) -> FiniteGroup:
-    """D_n of order 2n, the symmetries of the n-gon: rotations r^k (element k), reflections r^k s (element n + k).
-
-    Raises:
-        ValueError: n is not an integer of at least 1.
-    """
+    """D_n of order 2n, the symmetries of the n-gon: rotations r^k (element k), reflections r^k s (element n + k)."""
     return _dihedral_group(integer("n", n, low=1))
 
 
 def symmetric_group(n: int) -> FiniteGroup:
-    """S_n, all permutations of n points, n from 1 to 5; labels list the images of 1..n, (ab)(i) = a(b(i)).
-
-    Raises:
-        ValueError: n is not an integer from 1 to 5.
-    """
+    """S_n, all permutations of n points, n from 1 to 5; labels list the images of 1..n, (ab)(i) = a(b(i))."""
     return _permutation_group(_degree(n), even=False)
 
 
 def alternating_group(n: int) -> FiniteGroup:
-    """A_n, the even permutations of n points, n from 1 to 5; labels list the images of 1..n, (ab)(i) = a(b(i)).
-
-    Raises:
-        ValueError: n is not an integer from 1 to 5.
-    """
+    """A_n, the even permutations of n points, n from 1 to 5; labels list the images of 1..n, (ab)(i) = a(b(i))."""
     return _permutation_group(_degree(n), even=True)
 
 

@@ -39,9 +39,6 @@ def breakpoint_cycles(permutations: ArrayLike) -> Int[np.ndarray, "*batch"]:
 
     Args:
         permutations: [..., h], each row a permutation of 0..h-1.
-
-    Raises:
-        ValueError: a row that is not a permutation of 0..h-1.
     """
     permutations = whole_numbers("permutations", permutations, low=0).astype(np.int64)
     require(permutations.ndim >= 1, "permutations", permutations, "an array of integers [..., h]")
@@ -55,24 +52,8 @@ def breakpoint_cycles(permutations: ArrayLike) -> Int[np.ndarray, "*batch"]:
     return _count_cycles((predecessor + 1) % (h + 1)).reshape(batch)
 
 
-def hultman_numbers(h: int) -> Int[np.ndarray, " cycles"]:
-    """[h + 2], how many permutations of h things have a breakpoint graph of 0, 1, ..., h + 1 cycles; h from 0 to 9.
-
-    >>> hultman_numbers(3).tolist()
-    [0, 0, 5, 0, 1]
-
-    Raises:
-        ValueError: h is not an integer from 0 to 9.
-    """
-    return np.bincount(breakpoint_cycles(all_permutations(h)), minlength=h + 2)
-
-
 def all_permutations(h: int) -> Int[np.ndarray, "permutations h"]:
-    """[h!, h], the permutations of 0..h-1 in lexicographic order; h from 0 to 9.
-
-    Raises:
-        ValueError: h is not an integer from 0 to 9.
-    """
+    """[h!, h], the permutations of 0..h-1 in lexicographic order; h from 0 to 9."""
     h = integer("h", h, low=0)
     require(h <= LARGEST_ENUMERATION, "h", h, f"at most {LARGEST_ENUMERATION}")
     return np.array(list(itertools.permutations(range(h))), dtype=np.int64).reshape(math.factorial(h), h)
@@ -95,9 +76,6 @@ def permanent(matrix: ArrayLike) -> float:
 
     >>> permanent([[1, 2], [3, 4]])
     10.0
-
-    Raises:
-        ValueError: not a square matrix of finite numbers, or more than 22 rows.
     """
     matrix = real_array("matrix", matrix, ndim=2)
     h = len(matrix)
@@ -122,9 +100,6 @@ def reading_success(group: FiniteGroup, permutations: ArrayLike) -> Reals:
     Args:
         group: of order n.
         permutations: [..., h], each row a permutation of 0..h-1, the clause read at each step.
-
-    Raises:
-        ValueError: a row that is not a permutation of 0..h-1.
     """
     cycles = breakpoint_cycles(permutations)
     twice_genus = np.shape(permutations)[-1] + 1 - cycles
@@ -139,10 +114,7 @@ def attention_success(group: FiniteGroup, attention: ArrayLike) -> float:
     Args:
         group: of order n.
         attention: [h, context], rows are probability laws over the context; its first h clauses are the chain.
-
-    Raises:
-        ValueError: rows that are not probability laws, a context shorter than the chain, or a chain longer than 9
-            (22 on abelian groups).
+            h is at most 9, on abelian groups 22.
     """
     attention = real_array("attention", attention, ndim=2)
     h, context = attention.shape

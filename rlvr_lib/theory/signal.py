@@ -1,7 +1,8 @@
-"""Theorem 5 in a run: estimates of the optimal baseline and of the signal-to-noise ratio from batches.
+"""Theorem 5d: how much of a gradient is signal, and the learning rate that its noise allows.
 
-Estimates from past batches are independent of the batch they are used on, so the gradient stays unbiased (5c). All
-functions take leading axes for independent runs. "Derived here" is checked in the tests and in chapter 5.
+From n gradients that are independent and of one mean: the squared norm of that mean without bias (the signal), the
+variance of the mean of the n (the noise), and their ratio, which is n over the gradient noise scale. P3 is arXiv
+2511.23310, read in abstract only; "derived here" is checked in the tests and in chapter 5.
 """
 
 from __future__ import annotations
@@ -9,43 +10,78 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
-from rlvr_lib.arguments import Reals, closed_interval, integer, non_negative, open_unit, positive, real_array, require
-from rlvr_lib.responses import Responses, success_rate
+from rlvr_lib.arguments import Reals, closed_interval, positive, real_array, require
 
 
-def leave_one_out_variance(r: Responses, group_size: int) -> float:
-    """Trace of the covariance of the mean of (r_i - mean of the other rewards) s_i over a group of G (RLOO).
+def signal_and_noise(gradients: ArrayLike | None = None, gram: ArrayLike | None = None) -> tuple[Reals, Reals]:
+    """Unbiased estimate of |mean|^2, which may be negative, and estimated variance (trace) of the mean of n gradients.
 
-    (E[(r - J)^2 |s|^2] + J (1 - J) E|s|^2 / (G - 1)) / G - (1 - (1 - 1/G) (1 + 1/(G - 1)^2)) |grad J|^2. Derived here
-    (5c): the second term is the noise of a mean of G - 1 rewards; the terms of a group share rewards, which changes
-    the last.
-
-    Raises:
-        ValueError: a group size below 2.
+    Args:
+        gradients: [..., n, d], n >= 2; leading axes are independent runs.
+        gram: [..., n, n], their inner products, in place of them; exact to rounding of its largest entry.
     """
-    G = integer("group_size", group_size, low=2)
-    J, energy = success_rate(r), r.prob * np.einsum("nd,nd->n", r.score, r.score)
-    gradient = (r.prob * (r.reward - J)) @ r.score
-    own = (r.reward - J) ** 2 @ energy + J * (1 - J) * energy.sum() / (G - 1)
-    return float(own / G + ((1 - 1 / G) * (1 + 1 / (G - 1) ** 2) - 1) * (gradient @ gradient))
+    name, given = ("gradients", gradients) if gram is None else ("gram", gram)
+    require((gradients is None) != (gram is None), name, given, "the only one given of gradients and gram")
+    rows = real_array(name, given)
+    count = rows.shape[-2] if rows.ndim >= 2 else 1
+    require(count >= 2, name, f"shape {rows.shape}", "[..., n, d] with at least two gradients")
+    if gram is None:
+        mean = rows.mean(-2)
+        squared, spread = (mean**2).sum(-1), ((rows - mean[..., None, :]) ** 2).sum((-1, -2)) / (count - 1)
+    else:
+        require(rows.shape[-1] == count, "gram", f"shape {rows.shape}", "[..., n, n]")
+        squared = rows.mean((-1, -2))
+        spread = np.maximum(np.trace(rows, axis1=-2, axis2=-1) - count * squared, 0.0) / (count - 1)
+    return (squared - spread / count)[()], (spread / count)[()]
 
 
-def leave_one_out_loss(success: ArrayLike, energy_ratio: ArrayLike, group_size: int) -> Reals:
-    """Second moment of one term under RLOO over that with b*: ``mean_baseline_loss`` with the noise of G - 1 rewards.
+def squared_signal(gradients: ArrayLike) -> float:
+    """Unbiased estimate of |mean|^2 from n gradients, the mean of <g_i, g_j> over i != j; may be negative (5d).
 
-    1 + [J (1 - J) (x - 1)^2 + (J + (1 - J) x)^2 / (G - 1)] / x with x = e-/e+, elementwise. Derived here (5c).
+    Unbiased for rows that are independent and of one mean, as those of prompts drawn independently. Biased for the
+    terms of one group under leave-one-out baselines, which share their rewards: by 1 + 1/(G - 1)^2 under RLOO.
 
-    Raises:
-        ValueError: success not strictly between 0 and 1, an energy ratio that is not positive, a group size below 2.
+    Args:
+        gradients: [n, d], n >= 2.
     """
-    success, ratio = open_unit("success", success), positive("energy_ratio", energy_ratio)
-    others = integer("group_size", group_size, low=2) - 1
-    mean = success * (1 - success) * (ratio - 1) * ((ratio - 1) / ratio)
-    total = success + (1 - success) * ratio
-    return (1 + mean + total * (total / ratio) / others)[()]
+    return float(signal_and_noise(real_array("gradients", gradients, ndim=2))[0])
+
+
+def gradient_snr(gradients: ArrayLike) -> float:
+    """``squared_signal`` over the estimated variance of the mean of the n rows; may be negative (5d).
+
+    The signal-to-noise ratio of a step that averages all n gradients: n over the gradient noise scale (derived here).
+    As a ratio of estimates it is itself not unbiased.
+
+    Args:
+        gradients: [n, d], n >= 2, not all equal: their noise would be zero.
+    """
+    gradients = real_array("gradients", gradients, ndim=2)
+    require(bool((gradients != gradients[:1]).any()), "gradients", "rows that are all equal", "of rows that differ")
+    # The ratio is free of scale, and squares of very small entries would underflow.
+    signal, noise = signal_and_noise(gradients / np.abs(gradients).max())
+    return float(signal / noise)
+
+
+def shrinkage(signal: Reals, noise: Reals) -> Reals:
+    """[signal]+ / ([signal]+ + noise) = SNR / (1 + SNR), in [0, 1], elementwise; 0 where both are zero."""
+    signal = np.maximum(signal, 0.0)
+    total = signal + noise
+    return np.divide(signal, total, out=np.zeros_like(total), where=total > 0)[()]
+
+
+def snr_learning_rate(snr: ArrayLike, smoothness: ArrayLike) -> Reals:
+    """SNR / (1 + SNR) / L: the learning rate of the largest gain that L-smoothness guarantees (5d).
+
+    Source: P3, in the standard reading of its abstract.
+
+    Args:
+        snr: squared norm of the gradient over the variance of its estimate, any shape; a negative one counts as 0.
+        smoothness: L > 0, bound on the spectral norm of the Hessian.
+    """
+    return (shrinkage(real_array("snr", snr), 1.0) / positive("smoothness", smoothness))[()]
 
 
 def group_squared_signal(reward: ArrayLike, score: ArrayLike) -> Reals:
@@ -57,9 +93,6 @@ def group_squared_signal(reward: ArrayLike, score: ArrayLike) -> Reals:
     Args:
         reward: [..., G], 0 or 1, G >= 3.
         score: [..., G, d].
-
-    Raises:
-        ValueError: shapes that do not fit, or fewer than three responses.
     """
     reward, score = real_array("reward", reward), real_array("score", score)
     fits = score.ndim >= 2 and score.shape[:-1] == reward.shape
@@ -73,126 +106,38 @@ def group_squared_signal(reward: ArrayLike, score: ArrayLike) -> Reals:
     return (terms.sum((-1, -2)) / (G * (G - 1)))[()]
 
 
-def token_energies(
-    log_prob: ArrayLike, collision: ArrayLike, mask: ArrayLike | Bool[np.ndarray, "... T"]
-) -> Float[np.ndarray, "..."]:
-    """sum over tokens of 1 - 2 pi(o_t) + sum over v of pi(v)^2: squared length of the score in the logits.
-
-    A stand-in for |s|^2 that needs no backward pass. The logits' share only: how the logits move with the parameters
-    is left out.
-
-    Args:
-        log_prob: [..., T], log-probability of each token of a response.
-        collision: [..., T], sum over the vocabulary of the squared probabilities at each token.
-        mask: [..., T], true (1) on the tokens of the response.
-
-    Raises:
-        ValueError: shapes that differ, a collision probability outside [0, 1].
-    """
-    log_prob, mask = real_array("log_prob", log_prob), real_array("mask", mask)
-    collision = closed_interval("collision", collision, 0, 1 + 1e-6)
-    for name, value in (("collision", collision), ("mask", mask)):
-        require(value.shape == log_prob.shape, name, f"shape {value.shape}", f"of shape {log_prob.shape}")
-    return np.maximum((mask * (1 - 2 * np.exp(log_prob) + collision)).sum(-1), 0.0)
-
-
-@dataclass
-class LaggedBaseline:
-    """b* from past batches: sum of r |s|^2 over sum of |s|^2, a batch counting ``decay`` of the one after it (5c).
-
-    Read ``value`` for a batch first and ``update`` with it afterwards: the estimate is then independent of the batch
-    given the past, so the gradient is unbiased.
-
-    Attributes:
-        decay: weight of a batch relative to the next, in [0, 1); 0 uses the last batch only.
-        initial: the baseline before the first batch.
-
-    Raises:
-        ValueError: a decay outside [0, 1).
-    """
-
-    decay: float = 0.9
-    initial: float = 0.0
-
-    def __post_init__(self) -> None:
-        closed_interval("decay", self.decay, 0, np.nextafter(1, 0))
-        real_array("initial", self.initial, ndim=0)
-        self._weighted, self._total = np.zeros(()), np.zeros(())
-
-    @property
-    def value(self) -> Reals:
-        """The baseline for the next batch, one for each run."""
-        start = np.full(self._total.shape, float(self.initial))
-        return np.divide(self._weighted, self._total, out=start, where=self._total > 0)[()]
-
-    def update(self, reward: ArrayLike, score_energy: ArrayLike) -> None:
-        """Count a batch: rewards and energies [..., P, G], of one run or of many.
-
-        Raises:
-            ValueError: shapes that differ or are too short, a negative energy.
-        """
-        reward, energy = real_array("reward", reward), non_negative("score_energy", score_energy)
-        fits = reward.shape == energy.shape and reward.ndim >= 2
-        require(fits, "score_energy", f"shape {energy.shape}", f"[..., P, G], as the rewards {reward.shape}")
-        self.count((reward * energy).sum((-1, -2)), energy.sum((-1, -2)))
-
-    def count(self, weighted: ArrayLike, total: ArrayLike) -> None:
-        """Count a batch by its sum of r |s|^2 and its sum of |s|^2, each [...], or by estimates of these.
-
-        From two gradients these are <C, C + W> and |C + W|^2 (see ``two_gradient_baseline``): no single norms.
-
-        Raises:
-            ValueError: shapes that differ, or a negative total.
-        """
-        weighted, total = real_array("weighted", weighted), non_negative("total", total)
-        require(weighted.shape == total.shape, "total", f"shape {total.shape}", f"of shape {weighted.shape}")
-        self._weighted, self._total = self.decay * self._weighted + weighted, self.decay * self._total + total
-
-
 @dataclass
 class RunningSnr:
     """Signal-to-noise ratio of a step that averages P prompt gradients, smoothed over batches (5d).
 
-    Each batch gives an unbiased estimate of |mean|^2 (``squared_signal`` between prompts) and one of the variance of
-    the batch mean; both are averaged over batches before the ratio is taken, because single ratios are wild.
+    Signal and noise between the prompts of each batch are averaged over batches before the ratio is taken, because
+    single ratios are wild.
 
     Attributes:
         decay: weight of a batch relative to the next, in [0, 1).
-
-    Raises:
-        ValueError: a decay outside [0, 1).
+        signal, noise: weighted sums over the batches so far, one for each run.
     """
 
     decay: float = 0.9
+    signal: Reals = 0.0
+    noise: Reals = 0.0
 
     def __post_init__(self) -> None:
         closed_interval("decay", self.decay, 0, np.nextafter(1, 0))
-        self._signal, self._noise = np.zeros(()), np.zeros(())
 
     @property
     def value(self) -> Reals:
         """The ratio, at least 0, one for each run; 0 before the first batch and where nothing varies."""
-        signal = np.maximum(self._signal, 0.0)
+        signal = np.maximum(self.signal, 0.0)
         noiseless = np.where(signal > 0, np.inf, 0.0)
-        return np.divide(signal, self._noise, out=noiseless, where=self._noise > 0)[()]
+        return np.divide(signal, self.noise, out=noiseless, where=np.greater(self.noise, 0))[()]
 
     @property
     def shrinkage(self) -> Reals:
         """SNR / (1 + SNR), the factor of the learning rate, in [0, 1]."""
-        signal = np.maximum(self._signal, 0.0)
-        total = signal + self._noise
-        return np.divide(signal, total, out=np.zeros_like(total), where=total > 0)[()]
+        return shrinkage(self.signal, self.noise)
 
-    def update(self, gradients: ArrayLike) -> None:
-        """Count a batch of prompt gradients [..., P, d], P >= 2.
-
-        Raises:
-            ValueError: a wrong shape, or fewer than two prompts.
-        """
-        gradients = real_array("gradients", gradients)
-        enough = gradients.ndim >= 2 and gradients.shape[-2] >= 2
-        require(enough, "gradients", f"shape {gradients.shape}", "[..., P, d] with P >= 2")
-        count, mean = gradients.shape[-2], gradients.mean(-2)
-        noise = ((gradients - mean[..., None, :]) ** 2).sum((-1, -2)) / (count - 1) / count
-        self._signal = self.decay * self._signal + (mean**2).sum(-1) - noise
-        self._noise = self.decay * self._noise + noise
+    def update(self, gradients: ArrayLike | None = None, gram: ArrayLike | None = None) -> None:
+        """Count a batch of prompt gradients [..., P, d], P >= 2, or their inner products [..., P, P]."""
+        signal, noise = signal_and_noise(gradients, gram)
+        self.signal, self.noise = self.decay * self.signal + signal, self.decay * self.noise + noise

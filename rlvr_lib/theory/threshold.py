@@ -30,25 +30,24 @@ What holds for any policy whose token scores have a range of at most 0.5 along t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize.elementwise import find_root
 
 from rlvr_lib.arguments import (
     Reals,
-    closed_interval,
-    integer,
     non_negative,
     open_unit,
     positive,
     real_array,
     require,
+    require_shape,
     whole_numbers,
+    zero_or_one,
 )
-from rlvr_lib.theory.gap import group_gain
-
-Estimator = Literal["reinforce", "grpo"]
+from rlvr_lib.theory.advantages import Estimator, estimator_gain
 
 
 def critical_step(success: ArrayLike, alignment: ArrayLike, curvature: ArrayLike) -> Reals:
@@ -61,12 +60,41 @@ def critical_step(success: ArrayLike, alignment: ArrayLike, curvature: ArrayLike
         success: J, strictly between 0 and 1, any shape.
         alignment: inner product of the unit direction with the gap.
         curvature: -w' Hess(log J) w along the unit direction w, positive; where it is not, every step gains.
-
-    Raises:
-        ValueError: success not strictly between 0 and 1, or a curvature that is not positive.
     """
     success, curvature = open_unit("success", success), positive("curvature", curvature)
     return (2 * (1 - success) * np.maximum(real_array("alignment", alignment), 0) / curvature)[()]
+
+
+@dataclass(frozen=True)
+class AlongStep:
+    """Success rate J and its first two derivatives along the UNIT direction w of a step; None for what is undefined.
+
+    From sampled responses the slope is the mean of (r - J) <w, s> and, by I4, the second derivative the mean of
+    (r - J) (w' H w + <w, s>^2), best from responses that the step did not use.
+    """
+
+    success: float
+    slope: float
+    second: float
+
+    @property
+    def gap_alignment(self) -> float | None:
+        """<w, D>, nats per unit step; None where all responses are correct or all are wrong."""
+        variance = self.success * (1 - self.success)
+        return self.slope / variance if variance > 0 else None
+
+    @property
+    def curvature(self) -> float | None:
+        """-w' Hess(log J) w = (J'/J)^2 - J''/J; None where J = 0."""
+        return (self.slope / self.success) ** 2 - self.second / self.success if self.success > 0 else None
+
+    @property
+    def critical_step(self) -> float | None:
+        """``critical_step``; None where the curvature is not positive: every step gains."""
+        alignment, curvature = self.gap_alignment, self.curvature
+        if alignment is None or curvature is None or curvature <= 0:
+            return None
+        return float(critical_step(self.success, alignment, curvature))
 
 
 def log_success_curvature(
@@ -78,27 +106,23 @@ def log_success_curvature(
     sample them apart from those that chose the direction, or the two are correlated.
 
     Args:
-        reward: [n], 0 or 1, of responses to one prompt.
+        reward: [n], 0 or 1, of responses to one prompt; two correct ones, one if all responses are given.
         slope: [n], first derivative of each response's log-probability along the unit direction w, <w, s>.
         second: [n], its second derivative, w' H w.
         prob: [n], probabilities when these are all responses; None when they are sampled from the policy.
-
-    Raises:
-        ValueError: different shapes, rewards that are not 0 or 1, no correct response, or a single one when sampled.
     """
-    reward, slope, second = (
-        real_array(name, value, ndim=1) for name, value in (("reward", reward), ("slope", slope), ("second", second))
-    )
+    reward = zero_or_one("reward", real_array("reward", reward, ndim=1))
+    slope, second = real_array("slope", slope), real_array("second", second)
     weight = np.ones_like(reward) if prob is None else non_negative("prob", prob)
     for name, array in (("slope", slope), ("second", second), ("prob", weight)):
-        require(array.shape == reward.shape, name, f"shape {array.shape}", f"of shape {reward.shape}")
-    require(bool(((reward == 0) | (reward == 1)).all()), "reward", reward, "0 or 1")
+        require_shape(name, array, reward.shape)
     weight = weight * reward
-    least = 2 if prob is None else np.finfo(float).tiny
-    require(bool(weight.sum() >= least), "reward", f"{weight.sum():g} correct", "two correct, one if exact")
-    mean = weight @ slope / weight.sum()
-    spread = weight @ (slope - mean) ** 2 / (weight.sum() - (prob is None))
-    return (-(weight @ second / weight.sum() + spread))[()]
+    total, least = float(weight.sum()), 2 if prob is None else np.finfo(float).tiny
+    require(total >= least, "reward", f"{total:g} correct", "two correct, one if exact")
+    mean = weight @ slope / total
+    spread = weight @ (slope - mean) ** 2 / (total - (prob is None))
+    # A slope that all correct responses share tilts log J and does not bend it, so it is left out of both terms.
+    return np.float64(AlongStep(1.0, 0.0, weight @ second / total + spread).curvature)
 
 
 def failure_energy_bound(success: ArrayLike, horizon: ArrayLike, score_range: ArrayLike) -> Reals:
@@ -110,10 +134,6 @@ def failure_energy_bound(success: ArrayLike, horizon: ArrayLike, score_range: Ar
         success: J, strictly between 0 and 1, any shape.
         horizon: T, most tokens in a response.
         score_range: R, largest range over the next token of <w, score>, at any prefix.
-
-    Raises:
-        ValueError: success not strictly between 0 and 1, a horizon that is not whole and positive, or a range that
-            is not positive.
     """
     success, horizon = open_unit("success", success), whole_numbers("horizon", horizon, low=1)
     score_range = positive("score_range", score_range)
@@ -140,10 +160,6 @@ def token_critical_step(
         score_range: R, largest range over the next token of <w, score>, at any prefix and along the whole step.
         hessian_bound: L, largest w' H w of a token's log-probability there, or 0 where that is negative; 0 for
             log-linear tokens.
-
-    Raises:
-        ValueError: success not strictly between 0 and 1, a horizon that is not whole and positive, a range that is
-            not positive, or a negative Hessian bound.
     """
     bend = non_negative("hessian_bound", hessian_bound)
     alignment = np.maximum(real_array("alignment", alignment), 0)
@@ -164,41 +180,9 @@ def token_concavity_step(
         alignment: inner product of the unit direction w with the gap.
         horizon: T, most tokens in a response.
         concavity_bound: L, largest -w' H w of a token's log-probability, at any prefix and along the whole step.
-
-    Raises:
-        ValueError: success not strictly between 0 and 1, a horizon that is not whole and positive, or a bound that is
-            not positive.
     """
     concavity = positive("concavity_bound", concavity_bound)
     return critical_step(success, alignment, whole_numbers("horizon", horizon, low=1) * concavity)
-
-
-def estimator_gain(
-    success: ArrayLike, estimator: Estimator = "reinforce", group_size: int | None = None, bessel: bool = False
-) -> Reals:
-    """Scalar g such that the estimator's mean update is g times the gradient gap (I6, derived here).
-
-    It is the same for J and 1 - J, so it is accurate next to 1 when given the failure rate.
-
-    Args:
-        success: J in [0, 1], any shape.
-        estimator: "reinforce" (reward minus a baseline) or "grpo" (also divided by the group's standard deviation).
-        group_size: G, at least 2: "reinforce" then subtracts the group's mean (Dr.GRPO). None: "reinforce" with a
-            baseline that is independent of the response, gain J (1 - J), and "grpo" with large groups,
-            gain sqrt(J (1 - J)).
-        bessel: the group's deviation is the sample one, as in TRL: sqrt((G-1)/G) times the gain of "grpo" at a finite
-            G; of no effect on "reinforce" and on large groups.
-
-    Raises:
-        ValueError: success outside [0, 1], an unknown estimator, or a group of fewer than 2.
-    """
-    require(estimator in get_args(Estimator), "estimator", estimator, '"reinforce" or "grpo"')
-    if group_size is not None:
-        size = integer("group_size", group_size, low=2)
-        return group_gain(success, size, normalize=estimator == "grpo", bessel=bessel)
-    success = closed_interval("success", success, 0, 1)
-    variance = success * (1 - success)
-    return (variance if estimator == "reinforce" else np.sqrt(variance))[()]
 
 
 def critical_learning_rate(
@@ -223,10 +207,6 @@ def critical_learning_rate(
         length: tokens of every response, for estimators that divide by it (length-normalised); None where they do not.
         group_size: G, at least 2, for the gain at a finite group as in ``estimator_gain``.
         bessel: whether the group's deviation is the sample one, as in TRL.
-
-    Raises:
-        ValueError: success not strictly between 0 and 1, a curvature or length that is not positive, an unknown
-            estimator, or a group of fewer than 2.
     """
     success, curvature = open_unit("success", success), positive("curvature", curvature)
     tokens = 1.0 if length is None else positive("length", length)
@@ -256,10 +236,6 @@ def first_return_step(
 
     Returns:
         The step, in the common shape of ``shortest`` and ``longest``; infinite where every step tried gains.
-
-    Raises:
-        ValueError: steps that are not positive or not in order, a growth of at most 1, or a tolerance that is not
-            positive.
     """
     high, longest = np.broadcast_arrays(positive("shortest", shortest), positive("longest", longest))
     require(bool((high <= longest).all()), "longest", longest, "at least the shortest step")
@@ -269,11 +245,14 @@ def first_return_step(
     while (going := gaining & (high < longest)).any():
         low, high = np.where(going, high, low), np.where(going, np.minimum(growth * high, longest), high)
         gaining = np.where(going, gain(high) > 0, gaining)
-    low = np.where(gaining, high, low)
-    while (high - low > tolerance * high).any():
-        middle = (low + high) / 2
-        if ((middle == low) | (middle == high)).all():
-            break
-        gains = gain(middle) > 0
-        low, high = np.where(gains, middle, low), np.where(gains, high, middle)
-    return np.where(gaining, np.inf, high)[()]
+    place = np.arange(high.size).reshape(high.shape)
+
+    def change(step: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Gain of some of the entries; a step of no length counts as a gain, an infinite loss as a loss."""
+        every = np.array(high)
+        every.flat[place] = np.where(step > 0, step, every.flat[place])
+        gained = np.nan_to_num(np.asarray(gain(every), float).flat[place], nan=-1.0, posinf=1.0, neginf=-1.0)
+        return np.where(step > 0, gained, 1.0)
+
+    found = find_root(change, (low, high), args=(place,), tolerances={"xatol": 0.0, "xrtol": max(tolerance, 1e-15)})
+    return np.where(gaining, np.inf, found.x)[()]

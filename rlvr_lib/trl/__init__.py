@@ -7,8 +7,8 @@ EXPORTS = {
     "Measure": "settings",
     "Memory": "settings",
     "MeasuredGRPOTrainer": "trainer",
-    "PREFIX": "trainer",
-    "watch": "watch",
+    "PREFIX": "rollouts",
+    "watch": "reward_watch",
 }
 
 __all__ = list(EXPORTS)

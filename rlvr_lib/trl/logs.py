@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import math
+import string
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,15 +23,31 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import beta
 
 from rlvr_lib.arguments import require
-from rlvr_lib.theory.curvature import power_gain
-from rlvr_lib.theory.gap import group_gain
+from rlvr_lib.theory.advantages import group_gain, power_gain
 from rlvr_lib.theory.relay import handoff_exponent
+from rlvr_lib.trl.step import Groups
 
 GROUP_SIZES = (2, 4, 8, 16, 32, 64)
 REQUIRED, OPTIONAL = ("prompt", "reward", "length"), ("step", "log_prob", "level")
 QUANTILES = (np.arange(200) + 0.5) / 200
+LABELS = {"grpo_gain": "GRPO", "dr_grpo_gain": "Dr.GRPO", "dead_groups": "dead groups"}
 BEGUN, DONE = 0.1, 0.9
 RELAY_LIMIT = math.log(BEGUN) / math.log(DONE)
+TEXT = """\
+{responses} responses in {groups} groups of {group_size} (median)
+success rate {success_rate:.3f}; standard deviation within groups {success_std:.3f}, \
+between prompts {between_prompts_std:.3f}
+dead groups: {all_failed:.1%} all failed, {all_solved:.1%} all solved
+gain left at this group size, of infinite groups: GRPO {here[grpo_gain_sample_std]:.1%} with the sample deviation \
+(TRL's), {here[grpo_gain]:.1%} with the population one, Dr.GRPO {here[dr_grpo_gain]:.1%}
+std: {std}
+mean length {length[mean]:.1f} tokens: {length[correct]:.1f} of correct, {length[wrong]:.1f} of wrong responses \
+(weights 1/length bend the direction where these differ)
+"""
+ENTROPY = """\
+entropy of the correct responses {correct_entropy:.2f} nats \
+(near 0 the price of the mean baseline grows as 1/(1 - J) when J nears 1)
+"""
 
 
 @dataclass(frozen=True)
@@ -58,8 +76,7 @@ def read_rows(file: Path, threshold: float | None = None) -> pd.DataFrame:
     """Rows of a JSON-lines file, with a column ``success`` of 0 and 1.
 
     Raises:
-        ValueError: no such file, a line that is not a JSON object or lacks a field, a reward that is neither 0 nor 1
-            without a threshold, or a length that is not a whole number of tokens.
+        ValueError: no such file, or the number of a line that cannot be used, and why.
     """
     require(Path(file).is_file(), "file", str(file), "a JSON-lines file that exists")
     rows = []
@@ -82,19 +99,16 @@ def _checked(row: dict, where: str, threshold: float | None) -> dict:
     number = isinstance(reward, int | float) and math.isfinite(reward)
     allowed = "0 or 1, or used with --threshold"
     require(number and (threshold is not None or reward in (0, 1)), f"reward in {where}", reward, allowed)
-    whole = isinstance(length, int | float) and length >= 1 and length == int(length)
+    whole = isinstance(length, int | float) and 1 <= length < math.inf and length == int(length)
     require(whole, f"length in {where}", length, "a whole number of tokens, at least 1")
     success = float(reward) if threshold is None else float(reward >= threshold)
+    name = row["prompt"] if isinstance(row["prompt"], str) else json.dumps(row["prompt"])
     kept = {name: row[name] for name in OPTIONAL if row.get(name) is not None}
-    return {"prompt": _name(row["prompt"]), "length": int(length), "success": success} | kept
+    return {"prompt": name, "length": int(length), "success": success} | kept
 
 
-def measure(rows: pd.DataFrame) -> dict[str, object]:
-    """Everything that is printed, as numbers; None for what the rows do not say.
-
-    Raises:
-        ValueError: no group has two responses.
-    """
+def measure(rows: pd.DataFrame) -> dict[str, Any]:
+    """Everything that is printed, as numbers; None for what the rows do not say."""
     keys = ["prompt", *(["step"] if "step" in rows else [])]
     groups = rows.groupby(keys, sort=False, dropna=False).success.agg(["count", "sum"])
     groups = groups[groups["count"] >= 2]
@@ -102,12 +116,10 @@ def measure(rows: pd.DataFrame) -> dict[str, object]:
     require(len(groups) > 0, "file", "groups of one response", allowed)
     count, correct = groups["count"].to_numpy(float), groups["sum"].to_numpy(float)
     law, size = success_law(count, correct), round(float(np.median(count)))
-    return {
+    return Groups(count, correct).values() | {
         "groups": len(groups),
         "responses": int(count.sum()),
         "group_size": size,
-        "success_rate": float((correct / count).mean()),
-        "success_std": float(np.sqrt(correct * (count - correct)).sum() / count.sum()),
         "between_prompts_std": math.sqrt(law.variance),
         "all_failed": float((correct == 0).mean()),
         "all_solved": float((correct == count).mean()),
@@ -139,23 +151,23 @@ def group_sizes(law: SuccessLaw, sizes: list[int]) -> list[dict[str, float | int
     edge (the most extreme twentieth of J) than a prompt in the middle (J = 1/2 or the nearest there is): 1 where std
     is no more than another learning rate, as for groups of 2 and 3. It is the same for both deviations.
     """
-    success, table = law.success, []
+    success = law.success
     spread = np.sqrt(success * (1 - success))
-    for size in sizes:
-        dead = success**size + (1 - success) ** size
-        with_std, with_sample_std = (group_gain(success, size, bessel=bessel) for bessel in (False, True))
-        without = group_gain(success, size, normalize=False)
-        table.append(
-            {
-                "group_size": size,
-                "dead_groups": float(dead.mean()),
-                "grpo_gain": float(with_std.mean() / spread.mean()) if spread.any() else None,
-                "grpo_gain_sample_std": float(with_sample_std.mean() / spread.mean()) if spread.any() else None,
-                "dr_grpo_gain": float(without.mean() / (spread**2).mean()) if spread.any() else None,
-                "std_boost": _boost(success, size),
-            }
-        )
-    return table
+
+    def left(gain: np.ndarray, of_infinite: np.ndarray) -> float | None:
+        return float(gain.mean() / of_infinite.mean()) if spread.any() else None
+
+    return [
+        {
+            "group_size": size,
+            "dead_groups": float((success**size + (1 - success) ** size).mean()),
+            "grpo_gain": left(group_gain(success, size), spread),
+            "grpo_gain_sample_std": left(group_gain(success, size, bessel=True), spread),
+            "dr_grpo_gain": left(group_gain(success, size, normalize=False), spread**2),
+            "std_boost": _boost(success, size),
+        }
+        for size in sizes
+    ]
 
 
 def _boost(success: np.ndarray, size: int) -> float | None:
@@ -168,27 +180,21 @@ def _boost(success: np.ndarray, size: int) -> float | None:
 
 
 def _lengths(rows: pd.DataFrame) -> dict[str, float | None]:
-    by_outcome = rows.groupby("success").length.mean()
-    return {
-        "mean": float(rows.length.mean()),
-        "correct": _number(by_outcome.get(1.0)),
-        "wrong": _number(by_outcome.get(0.0)),
-    }
+    found = {"mean": rows.length, "correct": rows.length[rows.success == 1], "wrong": rows.length[rows.success == 0]}
+    return {name: float(length.mean()) if len(length) else None for name, length in found.items()}
 
 
 def _correct_entropy(rows: pd.DataFrame) -> float | None:
     """Mean over prompts of the entropy of the correct responses, nats: - E+[log pi] + log J, J from all their rows."""
     if "log_prob" not in rows:
         return None
-    entropies = []
-    for _, part in rows.dropna(subset="log_prob").groupby("prompt"):
-        correct = part[part.success == 1]
-        if len(correct):
-            entropies.append(-correct.log_prob.mean() + math.log(part.success.mean()))
-    return float(np.mean(entropies)) if entropies else None
+    known = rows.dropna(subset="log_prob")
+    success = known.groupby("prompt").success.mean()
+    entropy = np.log(success[success > 0]) - known[known.success == 1].groupby("prompt").log_prob.mean()
+    return float(entropy.mean()) if len(entropy) else None
 
 
-def _levels(rows: pd.DataFrame) -> list[dict[str, object]] | None:
+def _levels(rows: pd.DataFrame) -> list[dict[str, Any]] | None:
     """Success of each level, its horizon over the one before, the hand-off exponent and the wait (chapter 3).
 
     The exponent is that of all rows together, so it is meant for the rows of one moment. The wait needs those of a run.
@@ -197,7 +203,8 @@ def _levels(rows: pd.DataFrame) -> list[dict[str, object]] | None:
     if "level" not in rows:
         return None
     success = rows.dropna(subset="level").groupby("level").success.agg(["mean", "count"]).sort_index()
-    table, before = [], None
+    table: list[dict[str, Any]] = []
+    before: Any = None
     for level, mean, count in success.itertuples():
         numeric = isinstance(level, int | float) and isinstance(before, int | float) and before > 0
         ratio = level / before if numeric else None
@@ -231,8 +238,9 @@ def _wait_over_rise(rows: pd.DataFrame, easier: object, harder: object) -> float
         return None
     done = _passing(rows, easier, DONE)
     begun, ended = (_passing(rows, harder, success) for success in (BEGUN, DONE))
-    known = None not in (done, begun, ended) and ended > begun
-    return (begun - done) / (ended - begun) if known else None
+    if done is None or begun is None or ended is None or ended <= begun:
+        return None
+    return (begun - done) / (ended - begun)
 
 
 def _passing(rows: pd.DataFrame, level: object, success: float) -> float | None:
@@ -245,7 +253,7 @@ def _passing(rows: pd.DataFrame, level: object, success: float) -> float | None:
     return float(by_step.index[np.argmax(rising >= success)]) if passes else None
 
 
-def _prompts(rows: pd.DataFrame) -> list[dict[str, object]]:
+def _prompts(rows: pd.DataFrame) -> list[dict[str, Any]]:
     table = rows.groupby("prompt", sort=False).agg(
         responses=("success", "size"), success_rate=("success", "mean"), length=("length", "mean")
     )
@@ -253,66 +261,49 @@ def _prompts(rows: pd.DataFrame) -> list[dict[str, object]]:
     return [{"prompt": name} | values for name, values in table.to_dict("index").items()]
 
 
-def _name(prompt: object) -> str:
-    """Text as it is; chats and numbers as JSON."""
-    return prompt if isinstance(prompt, str) else json.dumps(prompt)
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def to_json(report: dict[str, object]) -> str:
+def to_json(report: dict[str, Any]) -> str:
     """The report as JSON."""
     return json.dumps(report, indent=1, default=float)
 
 
-def to_text(report: dict[str, object]) -> str:
+class _Text(string.Formatter):
+    def format_field(self, value: object, format_spec: str) -> str:
+        return "undefined" if value is None else super().format_field(value, format_spec)
+
+
+def to_text(report: dict[str, Any]) -> str:
     """The report for a reader."""
     size = report["group_size"]
     here = next(row for row in report["group_sizes"] if row["group_size"] == size)
-    length = report["length"]
-    lines = [
-        f"{report['responses']} responses in {report['groups']} groups of {size} (median)",
-        f"success rate {report['success_rate']:.3f}; standard deviation within groups {report['success_std']:.3f},"
-        f" between prompts {report['between_prompts_std']:.3f}",
-        f"dead groups: {report['all_failed']:.1%} all failed, {report['all_solved']:.1%} all solved",
-        f"gain left at this group size, of infinite groups: GRPO {_percent(here['grpo_gain_sample_std'])} with the"
-        f" sample deviation (TRL's), {_percent(here['grpo_gain'])} with the population one, Dr.GRPO"
-        f" {_percent(here['dr_grpo_gain'])}",
-        _std_verdict(size, here["std_boost"]),
-        f"mean length {length['mean']:.1f} tokens: {_short(length['correct'])} of correct, {_short(length['wrong'])} of"
-        " wrong responses (weights 1/length bend the direction where these differ)",
-    ]
-    if report["correct_entropy"] is not None:
-        lines.append(
-            f"entropy of the correct responses {report['correct_entropy']:.2f} nats (near 0 the price of the"
-            " mean baseline grows as 1/(1 - J) when J nears 1)"
-        )
-    lines += ["", pd.DataFrame(report["group_sizes"]).to_string(index=False, float_format="{:.3f}".format)]
+    text = TEXT if report["correct_entropy"] is None else TEXT + ENTROPY
+    lines = [_Text().format(text, **report, here=here, std=_std_verdict(size, here["std_boost"]))]
+    lines += [_table(report["group_sizes"])]
     if report["levels"]:
-        lines += ["", pd.DataFrame(report["levels"]).to_string(index=False, float_format="{:.3g}".format)]
-        lines += _relay_verdict(report["levels"])
+        lines += ["", _table(report["levels"], "{:.3g}"), *_relay_verdict(report["levels"])]
     hardest = sorted(report["prompts"], key=lambda row: row["success_rate"])
     shown = hardest if len(hardest) <= 20 else [*hardest[:10], *hardest[-10:]]
-    table = pd.DataFrame(shown)[["success_rate", "success_std", "responses", "length", "prompt"]]
-    table["prompt"] = [str(name)[:40] for name in table["prompt"]]
     of = "" if shown is hardest else f" (10 hardest and 10 easiest of {len(hardest)})"
-    return "\n".join([*lines, "", f"prompts{of}", table.to_string(index=False, float_format="{:.3f}".format)])
+    last = ("success_rate", "success_std", "responses", "length", "prompt")
+    rows = [{name: row[name] for name in last} | {"prompt": str(row["prompt"])[:40]} for row in shown]
+    return "\n".join([*lines, "", f"prompts{of}", _table(rows)])
+
+
+def _table(rows: list[dict[str, Any]], form: str = "{:.3f}") -> str:
+    return pd.DataFrame(rows).to_string(index=False, float_format=form.format)
 
 
 def _std_verdict(size: int, boost: float | None) -> str:
     if size <= 3:
-        return f"std: groups of {size} have one non-zero spread, so dividing by it is only another learning rate"
+        return f"groups of {size} have one non-zero spread, so dividing by it is only another learning rate"
     if boost is None:
-        return "std: no spread between the groups to judge it by"
+        return "no spread between the groups to judge it by"
     return (
-        f"std: gives prompts at the edge {boost:.2f} times the weight of middling ones; it can help where this is well"
+        f"gives prompts at the edge {boost:.2f} times the weight of middling ones; it can help where this is well"
         " above 1, prompts interfere little and groups are large against the noise (chapter 4)"
     )
 
 
-def _relay_verdict(levels: list[dict[str, object]]) -> list[str]:
+def _relay_verdict(levels: list[dict[str, Any]]) -> list[str]:
     """A line for every wait that was seen, or one for the largest hand-off exponent.
 
     The exponent says whether two levels overlap and not how long the second waits: with the saturating head of P2 it is
@@ -320,57 +311,42 @@ def _relay_verdict(levels: list[dict[str, object]]) -> list[str]:
     """
     pairs = [(easy["level"], hard) for easy, hard in pairwise(levels)]
     waits = [
-        f"level {hard['level']} passed {BEGUN} {_after(hard['wait_over_rise'])} level {easy} passed {DONE} (chapter 3)"
-        for easy, hard in pairs
-        if hard["wait_over_rise"] is not None
+        (easy, hard["level"], hard["wait_over_rise"]) for easy, hard in pairs if hard["wait_over_rise"] is not None
     ]
     exponents = [(hard["handoff"], easy, hard["level"]) for easy, hard in pairs if hard["handoff"]]
     if waits or not exponents:
-        return waits
+        return [
+            f"level {hard} passed {BEGUN} {abs(wait):.1f} times its own rise {'after' if wait >= 0 else 'before'}"
+            f" level {easy} passed {DONE} (chapter 3)"
+            for easy, hard, wait in waits
+        ]
     exponent, easy, hard = max(exponents)
+    said = f"if it stays so, level {hard} passes {BEGUN} before level {easy} passes {DONE}"
     if exponent > RELAY_LIMIT:
         said = (
             f"level {hard} waits until level {easy} is above {DONE}; how long depends on the head, and takes the steps"
             " of a run to see"
         )
-    else:
-        said = f"if it stays so, level {hard} passes {BEGUN} before level {easy} passes {DONE}"
     return [f"largest hand-off exponent of all rows {exponent:.1f} (limit {RELAY_LIMIT:.1f}): {said} (chapter 3)"]
 
 
-def _after(wait: float) -> str:
-    return f"{abs(wait):.1f} times its own rise {'after' if wait >= 0 else 'before'}"
-
-
-def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.1%}"
-
-
-def _short(value: float | None) -> str:
-    return "none" if value is None else f"{value:.1f}"
-
-
-def draw(report: dict[str, object], file: Path) -> None:
-    """Draw success over prompts, gain over group sizes and, where there are levels, success over levels.
-
-    Raises:
-        ValueError: a file name that does not end in .png, .pdf or .svg.
-    """
+def draw(report: dict[str, Any], file: Path) -> None:
+    """Draw success over prompts, gain over group sizes and, where there are levels, success over levels."""
     require(file.suffix in (".png", ".pdf", ".svg"), "plot", str(file), "a file name ending in .png, .pdf or .svg")
     import matplotlib as mpl
 
     mpl.use("agg")
     from rlvr_lib import figures
 
+    axes: Any
     figures.set_style()
     levels = report["levels"]
     figure, axes = figures.panels(columns=3 if levels else 2)
     axes[0].hist([row["success_rate"] for row in report["prompts"]], bins=np.linspace(0, 1, 17))
     axes[0].set(xlabel="success rate of a prompt", ylabel="prompts")
     table = pd.DataFrame(report["group_sizes"], dtype=float)
-    axes[1].plot(table.group_size, table.grpo_gain, marker="o", label="GRPO")
-    axes[1].plot(table.group_size, table.dr_grpo_gain, marker="s", label="Dr.GRPO")
-    axes[1].plot(table.group_size, table.dead_groups, marker="^", label="dead groups")
+    for name, style in {"grpo_gain": "o-", "dr_grpo_gain": "s-", "dead_groups": "^-"}.items():
+        axes[1].plot(table.group_size, table[name], style, label=LABELS[name])
     axes[1].axvline(report["group_size"], **figures.PREDICTION)
     axes[1].set_xscale("log", base=2)
     axes[1].set_xticks(GROUP_SIZES, GROUP_SIZES)

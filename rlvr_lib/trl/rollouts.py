@@ -16,10 +16,12 @@ from jaxtyping import Float
 from torch import nn
 
 from rlvr_lib.arguments import require
+from rlvr_lib.theory.baseline import baseline_of_others
 from rlvr_lib.trl.scores import Sampled, Scored, log_probs_in_parts, score_sums
 from rlvr_lib.trl.step import Along, Groups, Scores
 
 Sum = Callable[[torch.Tensor], torch.Tensor]
+PREFIX = "rlvr/"
 SMALLEST_CHANGE, LARGEST_CHANGE, CHANGE = 0.03, 0.3, 0.1
 ROWS = 64
 
@@ -28,12 +30,13 @@ class RunFailed(RuntimeError):
     """A run that cannot go on; the message says why, and checkpoints written before are whole."""
 
 
-def success_of(reward: Float[torch.Tensor, " N"], threshold: float | None) -> Float[torch.Tensor, " N"]:
-    """1 for success, 0 for failure, NaN where there is no reward.
+def total_reward(each: Float[torch.Tensor, "N K"], weights: Float[torch.Tensor, " K"]) -> Float[torch.Tensor, " N"]:
+    """Sum of the K rewards of each response with their weights, as TRL takes it; NaN where there is none of them."""
+    return torch.where(each.isnan().all(1), torch.nan, (each * weights.to(each.device)).nansum(1))
 
-    Raises:
-        ValueError: rewards other than 0 and 1, and no threshold.
-    """
+
+def success_of(reward: Float[torch.Tensor, " N"], threshold: float | None) -> Float[torch.Tensor, " N"]:
+    """1 for success, 0 for failure, NaN where there is no reward."""
     missing = reward.isnan()
     if threshold is None:
         other = reward[~missing & (reward != 0) & (reward != 1)]
@@ -41,6 +44,12 @@ def success_of(reward: Float[torch.Tensor, " N"], threshold: float | None) -> Fl
         require(len(other) == 0, "reward", other[:1].tolist(), allowed)
         return reward.double()
     return torch.where(missing, torch.nan, (reward >= threshold).double())
+
+
+def counted(success: Float[torch.Tensor, " N"], group_size: int) -> Groups:
+    """Rewards of all groups, also of those with fewer than two."""
+    groups = success.view(-1, group_size)
+    return Groups((~groups.isnan()).sum(1).double().cpu().numpy(), groups.nansum(1).double().cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -82,28 +91,29 @@ class Rollouts:
         return torch.arange(self.local.start, self.local.stop, device=self.success.device) // self.group_size
 
     @cached_property
+    def every_group(self) -> Groups:
+        """Rewards of all groups, also of those with fewer than two."""
+        return counted(self.success, self.group_size)
+
+    @cached_property
     def count(self) -> Float[torch.Tensor, " P"]:
         """Responses of each group that have a reward."""
-        return (~self.success.isnan()).view(self.prompts, -1).sum(1).double()
+        return torch.as_tensor(self.every_group.count, device=self.success.device)
 
     @cached_property
     def correct(self) -> Float[torch.Tensor, " P"]:
         """Correct responses of each group."""
-        return self.success.view(self.prompts, -1).nansum(1)
+        return torch.as_tensor(self.every_group.correct, device=self.success.device)
 
     @cached_property
     def kept(self) -> np.ndarray:
         """Numbers of the groups with at least two rewards."""
-        return np.flatnonzero(self.count.cpu().numpy() >= 2)
+        return np.flatnonzero(self.every_group.count >= 2)
 
     def groups(self) -> Groups:
-        """Rewards of the groups that have at least two.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Rewards of the groups that have at least two."""
         require(len(self.kept) > 0, "reward", "no group with two rewards", "given for two responses of a group")
-        return Groups(self.count.cpu().numpy()[self.kept], self.correct.cpu().numpy()[self.kept])
+        return self.every_group.part(self.kept)
 
     def centred(self) -> Float[torch.Tensor, " B"]:
         """(r - mean of the group) / (G - 1), the weights of an unbiased gradient of the group's J; 0 for no reward."""
@@ -122,14 +132,17 @@ class Rollouts:
 
     def pooled_baseline(self, model: nn.Module, scored: Scored, temperature: float, add: Sum) -> torch.Tensor:
         """[B], b* from the other groups' responses; where these have no energy, the mean of the others in a group."""
+        if self.prompts == 1:
+            return self.mean_of_others()
         none = torch.zeros(0, len(self.sampled), device=self.success.device)
         _, energy, _ = score_sums(model, self.sampled, none, scored, temperature)
         success = self.local_success
         known = torch.where(success.isnan(), 0.0, energy.double())
-        energy = self.sum_by_group(known, add)
-        correct = self.sum_by_group(known * torch.nan_to_num(success), add)
-        others = (energy.sum() - energy)[self.group]
-        return torch.where(others > 0, (correct.sum() - correct)[self.group] / others, self.mean_of_others())
+        parts = (known * torch.nan_to_num(success), known)
+        correct, total = (self.sum_by_group(value, add).cpu().numpy() for value in parts)
+        plain = np.full(self.prompts, np.nan)
+        others = torch.as_tensor(baseline_of_others(correct, total, plain), device=success.device)
+        return torch.where(others.isnan()[self.group], self.mean_of_others(), others[self.group])
 
 
 def score_groups(
@@ -161,8 +174,7 @@ def score_groups(
     by_group = [energy * success, energy * (1 - success), energy * (success - in_use) ** 2]
     energies = [rollouts.sum_by_group(torch.nan_to_num(value), add).cpu().numpy() for value in by_group]
     grams = [(part.double() @ part.double().T).cpu().numpy() for part in add(sums).chunk(2)]
-    groups = Groups(rollouts.count.cpu().numpy(), rollouts.correct.cpu().numpy())
-    return Scores(groups, *energies, *grams).part(rollouts.kept)
+    return Scores(rollouts.every_group, *energies, *grams).part(rollouts.kept)
 
 
 class Move:
@@ -191,10 +203,6 @@ class Move:
         for value, after in zip(self.parameters, self.after, strict=True):
             value.copy_(after)
 
-    def shorten(self, times: float) -> None:
-        """Keep only a part of the update."""
-        self.to(times)
-
 
 def along_move(
     model: nn.Module,
@@ -207,9 +215,9 @@ def along_move(
 ) -> tuple[Along | None, float]:
     """Derivatives of each prompt's success rate along an update, at the parameters before it; None if it moves nothing.
 
-    From log-probabilities at both sides of the parameters before the update, by central differences. The distance is
-    such that log-probabilities of responses change by about a tenth of a nat: small against the curvature, large
-    against rounding.
+    From log-probabilities at both sides of the parameters before the update, by central differences. The distance,
+    which is returned too, is such that log-probabilities of responses change by about a tenth of a nat: small against
+    the curvature, large against rounding.
 
     Args:
         model: whose parameters ``move`` holds.
@@ -219,9 +227,6 @@ def along_move(
         temperature: of the softmax.
         add: adds a tensor up over processes.
         distance: of the first trial; the length of the update when not given.
-
-    Returns:
-        The derivatives, and the distance at which they were taken.
     """
 
     def at(times: float) -> torch.Tensor:
@@ -246,9 +251,9 @@ def along_move(
     step, weight = times * move.length, rollouts.centred()
     slope, second = (ahead - behind) / (2 * step), (ahead - 2 * middle + behind) / step**2
     terms = torch.stack([slope, second + slope**2])
-    sums = [rollouts.sum_by_group(weight * value, add).cpu().numpy()[rollouts.kept] for value in terms]
+    first, other = (rollouts.sum_by_group(weight * value, add).cpu().numpy()[rollouts.kept] for value in terms)
     covariance = _covariance(rollouts, terms, add)
-    return Along(rollouts.groups(), *sums, covariance, move.length, learning_rate), step
+    return Along(rollouts.groups(), first, other, covariance, move.length, learning_rate), step
 
 
 def _covariance(rollouts: Rollouts, terms: Float[torch.Tensor, "2 B"], add: Sum) -> Float[np.ndarray, "3 3"]:

@@ -2,7 +2,7 @@
 
 Started by itself it is one process; under ``torchrun`` or ``accelerate launch`` each process runs this same command.
 The folder gets ``checkpoints/``, and at the end ``metrics.jsonl`` and ``model/``. The same command goes on from the
-last whole checkpoint.
+last whole checkpoint. Whatever is wrong with what was asked for is a ValueError before the first step.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import contextlib
 import json
 import logging
 import math
+import os
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -25,92 +27,75 @@ from rlvr_lib.files import write_whole
 from rlvr_lib.testbeds.group_tasks import builtin_task
 from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.qwen.forward import HUB_NAME
-from rlvr_lib.trl.tasks import GROUP_TASKS, TrainingTask, load_task
+from rlvr_lib.trl.rollouts import PREFIX, RunFailed
+from rlvr_lib.trl.settings import Act, Measure
+from rlvr_lib.trl.tasks import GROUP_TASKS, group_task, math_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import GRPOConfig
 
-    from rlvr_lib.trl import MeasuredGRPOTrainer
+    from rlvr_lib.trl.trainer import MeasuredGRPOTrainer
 
-OPTIMIZERS = {"sgd": "sgd", "adam": "adamw_torch", "adamw": "adamw_torch"}
-# TRL's "batch" is the deviation of all rewards of a batch, so it includes the differences between prompts that the
-# built-in ``grpo_batch`` leaves out.
-SCALES = {"dr_grpo": "none", "grpo": "group", "grpo_batch": "batch"}
 CONTRACT = ("success_rate", "gap_alignment", "gradient_snr", "critical_learning_rate", "optimal_baseline")
+PROMPTS = 8
 DEFAULTS = {
-    "activation_checkpointing": False, "beta": 0.0, "bf16": False, "gradient_accumulation_steps": 1,
-    "logging_steps": 1, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "report_to": "none", "save_steps": 25,
-    "save_total_limit": 2, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "weight_decay": 0.0,
+    "activation_checkpointing": False, "bf16": False, "learning_rate": 0.02, "logging_steps": 1, "loss_type": "dr_grpo",
+    "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "num_generations": 16, "optim": "sgd", "save_steps": 25,
+    "save_total_limit": 2,
 }  # fmt: skip
+"""What differs from TRL's own defaults where no file of arguments says anything: the settings of the built-in loop."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is asked for; ``arguments`` are the trainer's, by their names in ``trl.GRPOConfig``.
+    """What a run is asked for.
 
     Attributes:
         task: ``group-word``, ``many``, ``gsm8k``, ``math`` or a JSON-lines file.
         model: ``tiny``, a folder or a name on the hub.
         steps: of the optimizer, those of a resumed checkpoint included.
         seed: of prompts and responses.
-        arguments_file: a YAML file of further arguments; ``arguments`` win.
-        data: a local file or folder, or a name on the hub, in place of the task's usual one.
-        prompt: ``chat`` or ``plain``.
-        lora: rank of LoRA adapters; 0 trains all parameters.
+        group_size, prompts, learning_rate: responses to a prompt, prompts a step on all processes, and TRL's; None
+            leaves each to ``options``, the file and the defaults.
+        options: further words of the command line: options of ``trl.GRPOConfig``, ``Inputs``, ``Measure`` and ``Act``.
+        arguments_file: a YAML file of the same, which the command line overrides.
         world_size: processes there must be; None for any number.
-        measure, act: arguments of ``rlvr_lib.trl.Measure`` and ``Act``.
     """
 
     task: str
     model: str
     steps: int
     seed: int = 0
-    arguments: Mapping[str, object] = field(default_factory=dict)
+    group_size: int | None = None
+    prompts: int | None = None
+    learning_rate: float | None = None
+    options: Sequence[str] = ()
     arguments_file: Path | None = None
+    world_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Options that are neither the trainer's nor the measurements'.
+
+    Attributes:
+        data: a local file or folder, or a name on the hub, in place of the usual one of ``gsm8k`` and ``math``.
+        prompt: ``chat`` or ``plain``.
+        lora: rank of LoRA adapters; 0 trains all parameters.
+    """
+
     data: str | None = None
     prompt: str = "chat"
     lora: int = 0
-    world_size: int | None = None
-    measure: Mapping[str, object] = field(default_factory=dict)
-    act: Mapping[str, object] = field(default_factory=dict)
-
-    def identity(self) -> dict[str, object]:
-        """What a run that goes on must share with the one that was interrupted."""
-        values = asdict(self) | {"arguments": dict(self.arguments), "arguments_file": str(self.arguments_file or "")}
-        return {name: value for name, value in values.items() if name not in ("steps", "world_size")}
 
 
-def loop_arguments(
-    group_size: int, prompts: int, estimator: str, optimizer: str, learning_rate: float, length_normalize: bool
-) -> dict[str, object]:
-    """The trainer's arguments for the settings of the built-in loop.
-
-    TRL's ``dr_grpo`` divides the built-in loop's gradient by the longest length, so equal rates are not equal steps.
-
-    Raises:
-        ValueError: an estimator or optimizer that TRL does not have.
-    """
-    require(estimator in SCALES, "estimator", estimator, f"one of {', '.join(SCALES)} with --engine trl")
-    require(optimizer in OPTIMIZERS, "optimizer", optimizer, f"one of {', '.join(OPTIMIZERS)}")
-    return {
-        "num_generations": integer("group_size", group_size, low=2),
-        "generation_batch_size": integer("prompts", prompts, low=1) * group_size,
-        "scale_rewards": SCALES[estimator],
-        "loss_type": "grpo" if length_normalize else "dr_grpo",
-        "optim": OPTIMIZERS[optimizer],
-        "learning_rate": learning_rate,
-    }
-
-
-def train_trl(run: Run, out: Path) -> list[dict[str, object]]:
+def train_trl(run: Run, out: Path) -> list[dict[str, Any]]:
     """Train, and write ``metrics.jsonl``, one object a step, and the trained ``model`` to a folder.
 
     Raises:
-        ValueError: anything that is wrong with what was asked for, before the first step.
-        RunFailed: a verifier raised, the loss was not finite, or a checkpoint could not be written.
+        RunFailed: no trainer could be built, a verifier raised, the loss was not finite, or a checkpoint not written.
     """
-    integer("steps", run.steps, low=1)
     with quiet_libraries():
         trainer = build(run, out)
         main = trainer.is_world_process_zero()
@@ -128,41 +113,89 @@ def train_trl(run: Run, out: Path) -> list[dict[str, object]]:
 
 
 def build(run: Run, out: Path) -> MeasuredGRPOTrainer:
-    """The trainer of a run.
+    """The trainer of a run."""
+    from rlvr_lib.trl.trainer import MeasuredGRPOTrainer
 
-    Raises:
-        ValueError: anything that is wrong with what was asked for.
-    """
-    from rlvr_lib.trl import Act, Measure, MeasuredGRPOTrainer
-
-    measure, act = Measure(**run.measure), Act(**run.act)
-    model, tokenizer = _model_and_tokenizer(run)
-    task = load_task(run.task, run.data, tokenizer, run.prompt, run.seed)
-    config = _config(run, out, task)
+    group = group_task(builtin_task(GROUP_TASKS[run.task]), seed=run.seed) if run.task in GROUP_TASKS else None
+    inputs, measure, act, config = read_options(run, out, group.longest if group else None)
+    ignored = [name for name in ("data", "prompt") if group and getattr(inputs, name) != getattr(Inputs, name)]
+    require(not ignored, "task", run.task, f"another one, or used without {', '.join(ignored)}")
     processes = config.distributed_state.num_processes
     right = run.world_size is None or processes == run.world_size
     require(right, "world_size", f"{processes} processes", f"{run.world_size}; start them with torchrun")
-    trainer = MeasuredGRPOTrainer(
-        model=model,
-        reward_funcs=task.reward,
-        args=config,
-        train_dataset=task.data,
-        processing_class=tokenizer,
-        peft_config=_lora(run.lora),
-        measure=measure,
-        act=act,
-    )
+    model, tokenizer = _model_and_tokenizer(run)
+    task = group or math_task(run.task, inputs.data, tokenizer, inputs.prompt)
+    try:
+        trainer = MeasuredGRPOTrainer(
+            model=model, reward_funcs=task.reward, args=config, train_dataset=task.data, processing_class=tokenizer,
+            peft_config=_lora(inputs.lora), measure=measure, act=act,
+        )  # fmt: skip
+    except (ImportError, RuntimeError) as error:
+        raise RunFailed(f"the trainer could not be built: {' '.join(str(error).split())}") from error
     _show_a_bar(trainer)
     return trainer
 
 
-def metrics(trainer: MeasuredGRPOTrainer) -> list[dict[str, object]]:
+def read_options(run: Run, out: Path, longest: int | None = None) -> tuple[Inputs, Measure, Act, GRPOConfig]:
+    """What a run is asked for, read by TRL's own parser: the defaults, then the file, then the command line.
+
+    Args:
+        run: what was asked for.
+        out: folder of the run.
+        longest: tokens of a response where nothing else is asked for; TRL's own bound when not given.
+    """
+    from trl import GRPOConfig, TrlParser
+
+    parser = TrlParser((Inputs, Measure, Act, GRPOConfig), add_help=False, allow_abbrev=False, exit_on_error=False)
+    steps = integer("steps", run.steps, low=1)
+    fixed = {"output_dir": str(out / "checkpoints"), "max_steps": steps, "seed": run.seed, "num_train_epochs": 3.0,
+             "resume_from_checkpoint": None}  # fmt: skip
+    given = {"num_generations": run.group_size, "learning_rate": run.learning_rate}
+    given = {name: value for name, value in given.items() if value is not None}
+    asked: dict[str, Any] = {} if longest is None else {"max_completion_length": longest}
+    if run.arguments_file is None:
+        asked |= DEFAULTS | {"use_cpu": not torch.cuda.is_available()}
+    else:
+        asked |= _mapping(run.arguments_file)
+    try:
+        unknown = parser.set_defaults_with_config(**(fixed | asked | given))
+        known, more = parser.parse_known_args(list(run.options))
+        if run.prompts or run.arguments_file is None:
+            rows = (run.prompts or PROMPTS) * known.num_generations
+            parts = int(os.environ.get("WORLD_SIZE", "1")) * known.gradient_accumulation_steps
+            allowed = f"a multiple of {parts}, processes times gradient_accumulation_steps"
+            require(rows % parts == 0, "prompts times group size", rows, allowed)
+            parser.set_defaults(per_device_train_batch_size=rows // parts)
+            given |= {"per_device_train_batch_size": rows // parts} if run.prompts else {}
+        *parsed, _ = parser.parse_args_into_dataclasses(list(run.options), True, look_for_args_file=False)
+        require(not unknown + more, "options", unknown + more, "names that rlvr train or trl.GRPOConfig has")
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"options of the engine trl: {' '.join(str(error).split())}") from None
+    config = parsed[-1]
+    for name, value in (fixed | given).items():
+        found = getattr(config, name)
+        require(found == value, name, found, f"left out, since rlvr train's own options make it {value}")
+    seen = config.logging_strategy == "steps" and config.logging_steps <= steps
+    require(seen, "logging_steps", config.logging_steps, f"at most the {steps} steps, or nothing is written")
+    return tuple(parsed)
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    """A YAML mapping of names to values."""
+    require(file.is_file(), "arguments", str(file), "a YAML file that exists")
+    try:
+        found = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"arguments must be YAML, got {file}: {' '.join(str(error).split())}") from None
+    require(isinstance(found, dict), "arguments", type(found).__name__, "a mapping of names to values")
+    return found
+
+
+def metrics(trainer: MeasuredGRPOTrainer) -> list[dict[str, Any]]:
     """One record a logged step from the trainer's own log: the book's numbers without their prefix, None if undefined.
 
     The first record also has the number of processes, ``world_size``, and what scores were taken of, ``scored``.
     """
-    from rlvr_lib.trl import PREFIX
-
     records = []
     for entry in trainer.state.log_history:
         if PREFIX + "success_rate" not in entry:
@@ -202,56 +235,6 @@ def quiet_libraries() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _config(run: Run, out: Path, task: TrainingTask) -> GRPOConfig:
-    """The trainer's arguments: our defaults, then the file, then what was asked for."""
-    from trl import GRPOConfig, TrlParser
-
-    if run.arguments_file is not None:
-        asked = read_arguments(run.arguments_file)
-        asked |= dict(run.arguments)
-    else:
-        asked = DEFAULTS | {"use_cpu": not torch.cuda.is_available()} | dict(run.arguments)
-    if task.longest is not None:
-        asked.setdefault("max_completion_length", task.longest)
-    asked |= {"output_dir": str(out / "checkpoints"), "max_steps": run.steps, "seed": run.seed}
-    parser = TrlParser((GRPOConfig,))
-    try:
-        unknown = parser.set_defaults_with_config(**_spread(asked))
-        require(not unknown, "arguments", unknown, "names of trl.GRPOConfig")
-        (config,) = parser.parse_args_into_dataclasses(args=[])
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"arguments must be those of trl.GRPOConfig: {error}") from None
-    return config
-
-
-def read_arguments(file: Path) -> dict[str, object]:
-    """A YAML mapping of trainer arguments.
-
-    Raises:
-        ValueError: no such file, or not a mapping.
-    """
-    require(file.is_file(), "arguments", str(file), "a YAML file that exists")
-    try:
-        found = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"arguments must be YAML, got {file}: {error}") from None
-    require(isinstance(found, dict), "arguments", type(found).__name__, "a mapping of names to values")
-    return found
-
-
-def _spread(asked: dict[str, object]) -> dict[str, object]:
-    """With a whole generation batch given and no rows a process, all rows at once on each process."""
-    import os
-
-    batch = asked.get("generation_batch_size")
-    if batch is None or "per_device_train_batch_size" in asked:
-        return asked
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    require(batch % processes == 0, "prompts times group_size", batch, f"a multiple of the {processes} processes")
-    rest = {name: value for name, value in asked.items() if name != "generation_batch_size"}
-    return rest | {"per_device_train_batch_size": batch // processes}
-
-
 def _model_and_tokenizer(run: Run) -> tuple[PreTrainedModel | str, PreTrainedTokenizerBase]:
     """The tiny model itself, or the name of any other, checked as far as its configuration; and its tokenizer."""
     if run.model == "tiny":
@@ -268,9 +251,8 @@ def _model_and_tokenizer(run: Run) -> tuple[PreTrainedModel | str, PreTrainedTok
         return run.model, AutoTokenizer.from_pretrained(run.model, padding_side="left", **where)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"model must be a readable checkpoint or a reachable name, got {run.model!r}: {reason}"
-        ) from None
+        allowed = "model must be a readable checkpoint or a reachable name"
+        raise ValueError(f"{allowed}, got {run.model!r}: {reason}") from None
 
 
 def _lora(rank: int):
@@ -283,7 +265,8 @@ def _lora(rank: int):
 
 def _same_run(run: Run, out: Path) -> None:
     """Refuse a folder that belongs to a run with other settings; else leave a note of these."""
-    note, identity = out / "run.json", json.loads(json.dumps(run.identity(), default=str))
+    settings = {name: value for name, value in asdict(run).items() if name not in ("steps", "world_size")}
+    note, identity = out / "run.json", json.loads(json.dumps(settings, default=str))
     if note.is_file():
         earlier = json.loads(note.read_text())
         differing = sorted(name for name in identity if earlier.get(name) != identity[name])

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import nn
 
 from rlvr_lib.arguments import require
+from rlvr_lib.testbeds.scores import score_factors
 
 CHOICES = ("all", "last-layer", "head")
 MOST_COORDINATES = 2**18
@@ -94,17 +95,13 @@ def numbers(parameter: torch.Tensor) -> int:
 
 
 def last_block(model: nn.Module) -> nn.Module:
-    """The last of the model's blocks: the last entry of its longest list of modules.
-
-    Raises:
-        ValueError: the model has no list of modules.
-    """
+    """The last of the model's blocks: the last entry of its longest list of modules."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
     require(bool(lists), "scores", "last-layer for a model without a list of blocks", "all or head")
     return max(lists, key=len)[-1]
 
 
-def choose(model: nn.Module, choice: str | None = None, most: int = MOST_COORDINATES, seed: int = 0) -> Scored:
+def choose(model: Any, choice: str | None = None, most: int = MOST_COORDINATES, seed: int = 0) -> Scored:
     """The parameters to take scores of.
 
     Args:
@@ -113,10 +110,6 @@ def choose(model: nn.Module, choice: str | None = None, most: int = MOST_COORDIN
             ``most`` trainable numbers, else ``last-layer``.
         most: coordinates kept in sums; of more, that many are drawn.
         seed: of the draw.
-
-    Raises:
-        ValueError: another choice, a choice that needs whole parameters of a sharded model, no trainable parameter
-            among the chosen, or one in a module of an unknown kind.
     """
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     of, lora = sum(numbers(value) for value in trained.values()), any("lora_" in name for name in trained)
@@ -223,34 +216,28 @@ def _factors(
         for parameter, left, right in _product(module, inputs, _wide(gradient), len(sampled)):
             if id(parameter) in names:
                 factors[names[id(parameter)]].append((left, right))
-    joined = {
+    joined: dict[str, Any] = {
         name: tuple(torch.cat(side, 1) for side in zip(*pairs, strict=True)) for name, pairs in factors.items() if pairs
     }
     return log_prob.detach(), joined
 
 
-def _product(module: nn.Module, inputs: torch.Tensor, gradient: torch.Tensor, batch: int):
+def _product(module: Any, inputs: torch.Tensor, gradient: torch.Tensor, batch: int):
     """Each parameter of a module, with the two factors of the gradient of every row."""
-    if isinstance(module, nn.Embedding):
-        looked_up = F.one_hot(inputs, len(module.weight)).to(gradient.dtype)
-        if module.padding_idx is not None:
-            looked_up[..., module.padding_idx] = 0  # as autograd has it
-        yield module.weight, looked_up, gradient
-        return
-    if isinstance(module, nn.Linear):
-        gradient = gradient.reshape(batch, -1, gradient.shape[-1])
-        yield module.weight, gradient, _wide(inputs).reshape(batch, -1, inputs.shape[-1])
-        if module.bias is not None:
-            yield module.bias, gradient.sum(1, keepdim=True), gradient.new_ones(batch, 1, 1)
-        return
-    x = _wide(inputs)
-    normed = x * (x.square().mean(-1, keepdim=True) + module.variance_epsilon).rsqrt()
-    each = (gradient * normed).reshape(batch, -1, normed.shape[-1]).sum(1, keepdim=True)
-    yield module.weight, each, each.new_ones(batch, 1, 1)
+    if hasattr(module, "variance_epsilon"):
+        x = _wide(inputs)
+        inputs = x * (x.square().mean(-1, keepdim=True) + module.variance_epsilon).rsqrt()
+    inputs = _wide(inputs) if inputs.is_floating_point() else inputs
+    left, right = score_factors(module.weight, inputs, gradient, batch)
+    if getattr(module, "padding_idx", None) is not None:
+        left[..., module.padding_idx] = 0  # as autograd has it
+    yield module.weight, left, right
+    if getattr(module, "bias", None) is not None:
+        yield module.bias, *score_factors(module.bias, torch.ones_like(gradient), gradient, batch)
 
 
 @torch.no_grad()
-def _head_factors(model: nn.Module, sampled: Sampled, temperature: float):
+def _head_factors(model: Any, sampled: Sampled, temperature: float):
     """The factors of the output projection in closed form: nothing is differentiated, so parameters may be sharded."""
     seen: list[torch.Tensor] = []
     handle = model.get_output_embeddings().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -308,7 +295,7 @@ def _start_the_graph(module: nn.Module, inputs: tuple) -> None:
 
 def _owners(model: nn.Module, parameters: dict[str, torch.Tensor]) -> list[nn.Module]:
     """The modules that own the parameters, each of a kind whose scores are known."""
-    wanted, owners, found = {id(value): name for name, value in parameters.items()}, [], set()
+    wanted, owners = {id(value): name for name, value in parameters.items()}, []
     for module in model.modules():
         own = [id(value) for value in module.parameters(recurse=False) if id(value) in wanted]
         if own:
@@ -316,5 +303,4 @@ def _owners(model: nn.Module, parameters: dict[str, torch.Tensor]) -> list[nn.Mo
             kind = f"{wanted[own[0]]} in a {type(module).__name__}"
             require(known, "scores", kind, "parameters of linear layers, embeddings and root-mean-square norms")
             owners.append(module)
-            found.update(own)
     return owners

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
 
 from rlvr_lib.arguments import integer, positive, require
+from rlvr_lib.theory.baseline import LaggedBaseline
+from rlvr_lib.theory.signal import RunningSnr
 from rlvr_lib.trl.scores import CHOICES
+from rlvr_lib.trl.step import Scores
 
 BASELINES = ("lagged", "pooled")
 REACTIONS = ("warn", "lower")
@@ -39,7 +45,7 @@ class Measure:
         require(self.scores is None or self.scores in CHOICES, "scores", self.scores, f"one of {', '.join(CHOICES)}")
 
     @classmethod
-    def cheap(cls, **changes: object) -> Measure:
+    def cheap(cls, **changes: Any) -> Measure:
         """Every 25 steps, on the last layer or on the LoRA adapters: at most a tenth of a step on average."""
         return replace(cls(every=25), **changes)
 
@@ -76,25 +82,35 @@ class Act:
 
 @dataclass
 class Memory:
-    """What outlives a step, and a checkpoint: running sums of energy, signal and noise, the factor of the rate."""
+    """What outlives a step, and a checkpoint: b* and signal to noise of past measurements, the factor of the rate."""
 
     measured: int | None = None
     distance: float | None = None
-
-    correct_energy: float = 0.0
-    energy: float = 0.0
-    signal: float = 0.0
-    noise: float = 0.0
+    lagged: LaggedBaseline = field(default_factory=LaggedBaseline)
+    snr: RunningSnr = field(default_factory=RunningSnr)
     factor: float = 1.0
     warnings: int = 0
+
+    @classmethod
+    def restored(cls, stored: dict) -> Memory:
+        """From the dictionary that ``dataclasses.asdict`` makes of one."""
+        parts = {"lagged": LaggedBaseline(**stored["lagged"]), "snr": RunningSnr(**stored["snr"])}
+        return cls(**stored | parts)
+
+    def count(self, scores: Scores) -> None:
+        """Count the scores of a measured step."""
+        correct, energy = scores.correct_energy.sum(), (scores.correct_energy + scores.wrong_energy).sum()
+        if np.isfinite(energy):
+            self.lagged.count(correct, energy)
+        if scores.comparable:
+            self.snr.update(gram=scores.used)
 
     @property
     def baseline(self) -> float | None:
         """b* so far."""
-        return self.correct_energy / self.energy if self.energy > 0 else None
+        return float(self.lagged.value) if self.lagged.total > 0 else None
 
     @property
     def snr_factor(self) -> float:
         """SNR / (1 + SNR) so far; 1 before the first measurement."""
-        signal = max(self.signal, 0.0)
-        return signal / (signal + self.noise) if self.noise > 0 else 1.0
+        return float(self.snr.shrinkage) if self.snr.noise > 0 else 1.0

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from rlvr_lib.testbeds.measured_run import AlongStep
-from rlvr_lib.theory.baseline import mean_of_others
+from rlvr_lib.theory.baseline import baseline_of_others, baseline_of_sums, second_moment
+from rlvr_lib.theory.curvature import gradient_cosines
+from rlvr_lib.theory.signal import signal_and_noise
+from rlvr_lib.theory.threshold import AlongStep
 
-Values = dict[str, float | None]
+Values = dict[str, Any]  # floats, None where undefined
 
 
 @dataclass(frozen=True)
@@ -66,42 +69,38 @@ class Scores:
 
     def part(self, index: np.ndarray) -> Scores:
         """Some of the groups."""
-        vectors = (getattr(self, name)[index] for name in ("correct_energy", "wrong_energy", "used_energy"))
-        return Scores(
-            self.groups.part(index), *vectors, self.success[np.ix_(index, index)], self.used[np.ix_(index, index)]
-        )
+        correct, wrong, used = (x[index] for x in (self.correct_energy, self.wrong_energy, self.used_energy))
+        square = np.ix_(index, index)
+        return Scores(self.groups.part(index), correct, wrong, used, self.success[square], self.used[square])
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there are two groups or more, and no score has overflowed."""
+        numbers = (self.success, self.used, self.correct_energy, self.wrong_energy)
+        return len(self.used) > 1 and all(np.isfinite(array).all() for array in numbers)
 
     def values(self) -> Values:
         """Gap norm, SNR, noise scale, cosines, optimal baseline and what the one in use costs; None for undefined."""
         success = self.groups.values()["success_rate"]
         variance = success * (1 - success)
-        squared, _ = signal_and_noise(self.success)
-        signal, noise = signal_and_noise(self.used)
-        snr = signal / noise if noise is not None and noise > 0 else None
-        cosines = _cosines(self.used)
-        energy = self.correct_energy + self.wrong_energy
+        alive = np.flatnonzero(np.diag(self.used) > 0)
+        several = self.comparable
+        squared, _ = signal_and_noise(gram=self.success) if several else (0.0, 0.0)
+        signal, noise = signal_and_noise(gram=self.used) if several else (0.0, 0.0)
+        snr = float(signal / noise) if noise > 0 else None
+        cosines: Any = gradient_cosines(gram=self.used[np.ix_(alive, alive)]) if several and len(alive) > 1 else []
+        correct, energy = self.correct_energy, self.correct_energy + self.wrong_energy
+        best = baseline_of_others(correct, energy, self.groups.correct / self.groups.count) if several else 0.0
+        least = second_moment(correct, self.wrong_energy, best).sum() if several else 0.0
         return {
-            "gap_norm": math.sqrt(squared) / variance if variance > 0 and squared is not None and squared > 0 else None,
+            "gap_norm": math.sqrt(squared) / variance if variance > 0 and squared > 0 else None,
             "gradient_snr": snr,
             "noise_scale": len(self.used) / snr if snr is not None and snr > 0 else None,
-            "cosine_mean": float(cosines.mean()) if len(cosines) else None,
-            "cosine_std": float(cosines.std(ddof=1)) if len(cosines) > 1 else None,
-            "optimal_baseline": float(self.correct_energy.sum() / energy.sum()) if energy.sum() > 0 else None,
-            "baseline_loss": self._baseline_loss(energy),
+            "cosine_mean": float(np.mean(cosines)) if len(cosines) else None,
+            "cosine_std": float(np.std(cosines, ddof=1)) if len(cosines) > 1 else None,
+            "optimal_baseline": float(baseline_of_sums(correct.sum(), energy.sum())) if energy.any() else None,
+            "baseline_loss": float(self.used_energy.sum() / least) if least > 0 else None,
         }
-
-    def signal_and_noise(self) -> tuple[float | None, float | None]:
-        """Unbiased squared norm of the followed gradient, and variance of its estimate; None for one prompt."""
-        return signal_and_noise(self.used)
-
-    def _baseline_loss(self, energy: np.ndarray) -> float | None:
-        """Second moment with the baseline in use over that with b* estimated from the other groups."""
-        if len(energy) < 2 or energy.sum() == 0:
-            return None
-        share = np.divide(self.correct_energy, energy, out=np.zeros_like(energy), where=energy > 0)
-        best = mean_of_others(share, energy)
-        least = ((1 - best) ** 2 * self.correct_energy + best**2 * self.wrong_energy).sum()
-        return float(self.used_energy.sum() / least) if least > 0 else None
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class Along:
         if success == 0:
             return -math.inf, 0.0
         half = self.length / limit / 2
-        value = half * (slope**2 / success - second) - slope
+        value = half * success * (AlongStep(success, slope, second).curvature or 0.0) - slope
         tangent = np.array([-half * (slope / success) ** 2, 2 * half * slope / success - 1, -half])
         return value, math.sqrt(max(tangent @ self.covariance @ tangent, 0.0))
 
@@ -172,24 +171,5 @@ def jackknife(parts: Groups | Scores | Along, prompts: int) -> dict[str, float |
 
 def standard_error(values: list[float | None]) -> float | None:
     """Jackknife standard error from estimates that leave out one prompt each; None if any is undefined."""
-    if len(values) < 2 or any(value is None for value in values):
-        return None
-    return float(np.sqrt((len(values) - 1) * np.var(values)))
-
-
-def signal_and_noise(gram: Float[np.ndarray, "P P"]) -> tuple[float | None, float | None]:
-    """Unbiased squared norm of the mean of P independent gradients, and variance of that mean; None at P = 1."""
-    count = len(gram)
-    if count < 2:
-        return None, None
-    mean = gram.mean()
-    noise = (np.trace(gram) / count - mean) / (count - 1)
-    return float(mean - noise), float(noise)
-
-
-def _cosines(gram: Float[np.ndarray, "P P"]) -> Float[np.ndarray, " pairs"]:
-    """Cosines between all pairs of non-zero gradients."""
-    alive = np.flatnonzero(np.diag(gram) > 0)
-    norm = np.sqrt(np.diag(gram)[alive])
-    cosine = gram[np.ix_(alive, alive)] / norm[:, None] / norm
-    return np.clip(cosine[np.triu_indices(len(alive), 1)], -1, 1)
+    known = [value for value in values if value is not None]
+    return float(np.sqrt((len(known) - 1) * np.var(known))) if len(known) == len(values) >= 2 else None

@@ -1,22 +1,20 @@
 """What ``rlvr train --engine trl`` trains on: prompts as a data set, and a verifier of their responses.
 
 The group tasks of the book, GSM8K, MATH, and any file with a question and an answer a line. Answers in mathematics are
-compared by math-verify.
+judged by TRL.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rlvr_lib.arguments import require
-from rlvr_lib.testbeds.group_tasks import PAD, GroupTask, builtin_task
+from rlvr_lib.testbeds.group_tasks import PAD, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,9 +29,8 @@ MATH_SUBJECTS = (
 QUESTIONS, ANSWERS = ("question", "problem", "prompt"), ("answer", "solution")
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 PROMPTS = ("chat", "plain")
-SECONDS = 5
 
-Reward = Callable[..., list[float]]
+Reward = Callable[..., Sequence[float | None]]
 
 
 @dataclass(frozen=True)
@@ -45,14 +42,14 @@ class TrainingTask:
     longest: int | None = None
 
 
-def group_task(task: GroupTask, rows: int = 4096, seed: int = 0) -> TrainingTask:
+def group_task(task: Task, rows: int = 4096, seed: int = 0) -> TrainingTask:
     """A task over a finite group, its prompts drawn with a seed, written as symbols with spaces between them."""
     from datasets import Dataset
 
     prompts = task.draw(rows, torch.Generator().manual_seed(seed))
     text = [" ".join(task.symbols[token] for token in row) for row in task.prompt_tokens(prompts).tolist()]
 
-    def verifier(completion_ids: Sequence[Sequence[int]], prompt_number: Sequence[int], **_: object) -> list[float]:
+    def verifier(completion_ids: Sequence[Sequence[int]], prompt_number: Sequence[int], **_: Any) -> list[float]:
         length = torch.tensor([[len(row)] for row in completion_ids])
         tokens = torch.full((len(length), int(length.max())), PAD)
         for row, ids in zip(tokens, completion_ids, strict=True):
@@ -64,18 +61,19 @@ def group_task(task: GroupTask, rows: int = 4096, seed: int = 0) -> TrainingTask
 
 
 def math_task(name: str, data: str | None, tokenizer: PreTrainedTokenizerBase, style: str) -> TrainingTask:
-    """Questions with an answer that math-verify can compare.
+    """Questions with an answer that math-verify can read: TRL would skip a row whose answer it cannot.
 
     Args:
         name: ``gsm8k``, ``math`` or a JSON-lines file with a question and an answer a line.
         data: for the first two, a local file or folder, or a name on the hub, in place of the usual one.
         tokenizer: of the model.
         style: ``chat`` (the tokenizer's chat template) or ``plain`` (question, instruction, nothing else).
-
-    Raises:
-        ValueError: another style, no chat template where one is needed, data that cannot be read, or a row without a
-            question or an answer.
     """
+    from datasets import Dataset
+    from math_verify import parse
+
+    known = name in HUB or name.endswith((".jsonl", ".json"))
+    require(known, "task", name, f"one of {', '.join([*GROUP_TASKS, *HUB])}, or a .jsonl file")
     require(style in PROMPTS, "prompt", style, f"one of {', '.join(PROMPTS)}")
     rows = _read(name, data)
     wanted = "one whose tokenizer has a chat template, or used with --prompt plain"
@@ -83,29 +81,25 @@ def math_task(name: str, data: str | None, tokenizer: PreTrainedTokenizerBase, s
     source = data or name
     questions = [_field(source, number, row, QUESTIONS) for number, row in enumerate(rows, 1)]
     answers = [final_answer(_field(source, number, row, ANSWERS)) for number, row in enumerate(rows, 1)]
-    for number, answer in enumerate(answers, 1):
-        readable = answer.lstrip("-").isdigit() or bool(_parsed(_boxed(answer)))
+    solutions = [f"\\boxed{{{answer}}}" for answer in answers]
+    for number, (answer, solution) in enumerate(zip(answers, solutions, strict=True), 1):
+        readable = answer.lstrip("-").isdigit() or bool(parse(solution))
         require(readable, f"row {number} of {source}", repr(answer), "an answer that math-verify can read")
-    prompts = [f"{question}\n{INSTRUCTION}" for question in questions]
-    if style == "chat":
-        prompts = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    else:
-        prompts = [f"{prompt}\n" for prompt in prompts]
-    from datasets import Dataset
-
-    return TrainingTask(Dataset.from_dict({"prompt": prompts, "answer": answers}), math_verifier)
+    asked = [f"{question}\n{INSTRUCTION}" for question in questions]
+    chats = [[{"role": "user", "content": prompt}] for prompt in asked]
+    prompts = chats if style == "chat" else [f"{prompt}\n" for prompt in asked]
+    return TrainingTask(Dataset.from_dict({"prompt": prompts, "solution": solutions}), math_verifier)
 
 
-def math_verifier(completions: Sequence[object], answer: Sequence[str], **_: object) -> list[float]:
-    """1 where math-verify finds the response's final answer equal to the given one, else 0."""
-    from math_verify import verify
+def math_verifier(completions: Sequence[Any], solution: Sequence[str], **columns: object) -> list[float | None]:
+    """TRL's ``accuracy_reward``, also for responses that are not chats: 1 where the answer is the given one, else 0.
 
-    limit = _seconds()
-    judged = []
-    for completion, gold in zip(completions, answer, strict=True):
-        text = completion if isinstance(completion, str) else completion[-1]["content"]
-        judged.append(float(verify(_parsed(_boxed(gold)), _parsed(text), timeout_seconds=limit)))
-    return judged
+    An answer counts in a box, as the prompt asks for it, or in LaTeX that is said to be the answer.
+    """
+    from trl.rewards import accuracy_reward
+
+    chats = [[{"content": said}] if isinstance(said, str) else said[-1:] for said in completions]
+    return accuracy_reward(chats, solution, **columns)
 
 
 def final_answer(text: str) -> str:
@@ -121,21 +115,6 @@ def final_answer(text: str) -> str:
         if depth == 0:
             return text[inside:place].strip()
     return text.strip()
-
-
-def load_task(
-    name: str, data: str | None, tokenizer: PreTrainedTokenizerBase, style: str = "chat", seed: int = 0
-) -> TrainingTask:
-    """A task by name: ``group-word`` or ``many``, ``gsm8k``, ``math``, or a JSON-lines file.
-
-    Raises:
-        ValueError: another name, or anything ``math_task`` refuses.
-    """
-    if name in GROUP_TASKS:
-        return group_task(builtin_task(GROUP_TASKS[name]), seed=seed)
-    known = name in HUB or name.endswith((".jsonl", ".json"))
-    require(known, "task", name, f"one of {', '.join([*GROUP_TASKS, *HUB])}, or a .jsonl file")
-    return math_task(name, data, tokenizer, style)
 
 
 def _read(name: str, data: str | None) -> Dataset:
@@ -165,19 +144,3 @@ def _field(source: str, number: int, row: dict, names: Sequence[str]) -> str:
     found = [row[name] for name in names if row.get(name) not in (None, "")]
     require(bool(found), f"row {number} of {source}", sorted(row), f"one with {' or '.join(names)}")
     return str(found[0])
-
-
-def _boxed(answer: str) -> str:
-    return f"\\boxed{{{answer}}}"
-
-
-@lru_cache(maxsize=65536)
-def _parsed(text: str) -> list:
-    from math_verify import parse
-
-    return parse(text, parsing_timeout=_seconds())
-
-
-def _seconds() -> int | None:
-    """Time limit of math-verify, which is a signal and therefore works in the main thread only."""
-    return SECONDS if threading.current_thread() is threading.main_thread() else None

@@ -16,6 +16,7 @@ from collections import defaultdict
 from copy import copy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +24,13 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from rlvr_lib.arguments import require
-from rlvr_lib.trl.rollouts import Move, Rollouts, RunFailed, along_move, score_groups, success_of
+from rlvr_lib.trl.rollouts import PREFIX, Move, Rollouts, RunFailed, along_move, score_groups, success_of, total_reward
 from rlvr_lib.trl.scores import Sampled, Scored, choose, is_sharded
 from rlvr_lib.trl.settings import Act, Measure, Memory
 from rlvr_lib.trl.step import Along, Values, jackknife
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "rlvr/"
-DECAY = 0.9
 MOST_KEPT = 2**27
 LARGEST_RISE = 1.1
 
@@ -48,6 +47,9 @@ class MeasuredGRPOTrainer(GRPOTrainer):
         ValueError: an argument outside its range, ``act.baseline`` with rewards that TRL scales, or tools.
     """
 
+    _metrics: dict[str, Any]  # the trainer's own
+    _logs: dict[str, Any]
+
     def __init__(self, *args, measure: Measure | None = None, act: Act | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.measure, self.act, self.memory = measure or Measure(), act or Act(), Memory()
@@ -55,7 +57,7 @@ class MeasuredGRPOTrainer(GRPOTrainer):
         plain = self.act.baseline is None or self.scale_rewards == "none"
         require(plain, "scale_rewards", self.scale_rewards, '"none" with a baseline: no spread divides its advantages')
         self.scored: Scored | None = None
-        self._reward: torch.Tensor | None = None
+        self._reward: Any = None
         self._pending: Rollouts | None = None
         self._before: list[torch.Tensor] | None = None
         self.aside = False
@@ -71,8 +73,7 @@ class MeasuredGRPOTrainer(GRPOTrainer):
             raise RunFailed(
                 f"a verifier of {names} raised at step {self.state.global_step}: {type(error).__name__}: {error}"
             ) from error
-        total = (each * self.reward_weights.to(each.device)).nansum(1)
-        self._reward = torch.where(each.isnan().all(1), torch.nan, total)
+        self._reward = total_reward(each, self.reward_weights)
         return each
 
     def _generate_and_score_completions(self, inputs):
@@ -138,12 +139,7 @@ class MeasuredGRPOTrainer(GRPOTrainer):
             )
         values = scores.values()
         self._log(values, jackknife(scores, len(scores.groups.count)))
-        self.memory.correct_energy = DECAY * self.memory.correct_energy + scores.correct_energy.sum()
-        self.memory.energy = DECAY * self.memory.energy + (scores.correct_energy + scores.wrong_energy).sum()
-        signal, noise = scores.signal_and_noise()
-        if signal is not None:
-            self.memory.signal = DECAY * self.memory.signal + signal
-            self.memory.noise = DECAY * self.memory.noise + noise
+        self.memory.count(scores)
 
     def _baseline(self, rollouts: Rollouts) -> torch.Tensor:
         """Baseline of each response of this process: b*, or the mean of the others while nothing is measured."""
@@ -212,7 +208,7 @@ class MeasuredGRPOTrainer(GRPOTrainer):
             said = f"{ratio:.3g} times the critical one" if ratio else "too long at any size: it points off the gap"
             logger.warning("step %d: the learning rate is %s", self.state.global_step, said)
             if self.act.beyond == "lower":
-                move.shorten(min(0.5, wanted))
+                move.to(min(0.5, wanted))
                 self.memory.factor *= min(0.5, wanted)
         elif self.act.beyond == "lower" and ratio:
             self.memory.factor = min(1.0, self.memory.factor * min(max(1.0, wanted), LARGEST_RISE))
@@ -261,7 +257,7 @@ class _Steps(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         stored = state.stateful_callbacks.get("rlvr")
-        self.trainer.memory = Memory(**stored) if stored else Memory()
+        self.trainer.memory = Memory.restored(stored) if stored else Memory()
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         self.trainer.before_update()

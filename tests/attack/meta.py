@@ -1,8 +1,9 @@
 """Break the theory functions one by one: what do their unit tests catch, and what do the claims of the smoke profile?
 
-A mutant counts as caught by the tests when a test of its module fails, and as caught by the claims when a notebook
-that imports the module, directly or not, stops with an error, accepts a sabotage or reaches another outcome than with
-the library as it is. Sampled and trained claims have no outcome in the smoke profile and catch nothing here.
+The slips are drawn by ``tests.attack.slips``. A mutant counts as caught by the tests when a test of its module fails,
+and as caught by the claims when a notebook that imports the module, directly or not, stops with an error, accepts a
+sabotage or reaches another outcome than with the library as it is. Sampled and trained claims have no outcome in the
+smoke profile and catch nothing here.
 """
 
 import os
@@ -20,10 +21,12 @@ from rlvr_lib.cli import INTERRUPTED
 from rlvr_lib.reproduction import provenance
 from rlvr_lib.reproduction.notebooks import notebook_names, read_source
 from rlvr_lib.reproduction.results import Result, accepted_sabotages
+from tests.attack import slips
 from tests.attack.common import ROOT, environment, record, reproduce
-from tests.attack.theory import MUTANTS, Mutant
+from tests.attack.slips import Mutant
 
-UNIT_TESTS = {"permutations": ("groups", "relay")}
+UNIT_TESTS = {"theory.readings": ("tests/theory/test_groups.py", "tests/theory/test_relay.py")}
+"""Modules whose tests stand in other files than their own."""
 LIMIT = 300
 """Seconds after which a broken library counts as caught because it does not end."""
 
@@ -38,15 +41,10 @@ def copy_project(folder: Path) -> Path:
     return project
 
 
-def apply(mutant: Mutant, project: Path) -> None:
-    """Break the copy."""
-    path = project / "rlvr_lib" / f"{mutant.module}.py"
-    path.write_text(path.read_text().replace(mutant.original, mutant.broken))
-
-
 def failing_test(mutant: Mutant, project: Path) -> str:
     """The first unit test of the mutant's module that fails, or nothing."""
-    files = [f"tests/theory/test_{name}.py" for name in UNIT_TESTS.get(mutant.module, (mutant.module,))]
+    own = Path("tests", *mutant.module.split("."))
+    files = UNIT_TESTS.get(mutant.module, (str(own.with_name(f"test_{own.name}.py")),))
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", *files]
     try:
         done = subprocess.run(
@@ -64,7 +62,8 @@ def importers(module: str, root: Path) -> list[str]:
     """Notebooks whose import closure holds a module; first those that name it themselves."""
     sources = {name: read_source(root / "notebooks" / f"{name}.py") for name in notebook_names(root / "notebooks")}
     holding = [name for name in sources if f"rlvr_lib.{module}" in provenance.inputs(sources[name], root)]
-    return sorted(holding, key=lambda name: not any(module in cell.source for cell in sources[name].cells))
+    word = module.rpartition(".")[2]
+    return sorted(holding, key=lambda name: not any(word in cell.source for cell in sources[name].cells))
 
 
 def failing_claim(mutant: Mutant, project: Path, out: Path, clean: Path, cache: Path) -> str:
@@ -89,13 +88,13 @@ def judge(mutant: Mutant, clean: Path, cache: Path) -> dict[str, str]:
     """A row of the table."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         project = copy_project(Path(folder))
-        apply(mutant, project)
+        slips.apply(mutant, project)
         caught = failing_test(mutant, project), failing_claim(mutant, project, Path(folder) / "out", clean, cache)
-    print(f"{mutant.module}: {mutant.broken.strip()}: {caught[0] or 'no test'}, {caught[1] or 'no claim'}", flush=True)
+    print(f"{mutant.module}: {mutant.broken}: {caught[0] or 'no test'}, {caught[1] or 'no claim'}", flush=True)
     return {
         "module": mutant.module,
-        "original": mutant.original.strip(),
-        "broken": mutant.broken.strip(),
+        "original": " ".join(mutant.original.split()),
+        "broken": mutant.broken,
         "kind": mutant.kind,
         "caught by the test": caught[0] or "-",
         "caught by the claim": caught[1] or "-",
@@ -109,10 +108,11 @@ def run() -> None:
         project = copy_project(Path(folder))
         code, said = reproduce(project, clean, "--profile", "smoke", env=environment(project, RLVR_CACHE=str(cache)))
         assert code == 0, said
-        judged = pool.map(lambda mutant: judge(mutant, clean, cache), MUTANTS)
-        rows = list(tqdm(judged, total=len(MUTANTS), desc="mutants", disable=None))
+        mutants = slips.sample(project)
+        judged = pool.map(lambda mutant: judge(mutant, clean, cache), mutants)
+        rows = list(tqdm(judged, total=len(mutants), desc="mutants", disable=None))
         names = notebook_names(project / "notebooks")
-        reached = {module: bool(importers(module, project)) for module in {mutant.module for mutant in MUTANTS}}
+        reached = {module: bool(importers(module, project)) for module in {mutant.module for mutant in mutants}}
     columns = "caught by the test", "caught by the claim"
     caught = [tuple(row[column] != "-" for column in columns) for row in rows]
     counts = {

@@ -1,4 +1,4 @@
-"""mutmut on the theory modules: a random sample of its mutants against the unit tests (settings in pyproject.toml).
+"""mutmut on the theory and the claims: a random sample of its mutants against the unit tests (see pyproject.toml).
 
 Mutants that change nothing but the wording of an error message are left out: they would measure how literally the
 tests quote. mutmut itself leaves out functions with decorators, such as cached properties.
@@ -55,8 +55,9 @@ def is_wording(original: ast.FunctionDef, mutant: ast.FunctionDef) -> bool:
 
 def candidates(project: Path) -> tuple[dict[str, tuple[str, str]], int]:
     """By full name the lines each mutant changes, wording left out, and how many that were."""
-    found, wording = {}, 0
-    for module in sorted((project / "mutants" / "rlvr_lib").glob("*.py")):
+    found, wording, generated = {}, 0, project / "mutants"
+    for module in sorted((generated / "rlvr_lib").rglob("*.py")):
+        home = ".".join(module.relative_to(generated).with_suffix("").parts)
         by_name = functions(module)
         for name, mutant in by_name.items():
             stem, _, number = name.rpartition("__mutmut_")
@@ -66,7 +67,7 @@ def candidates(project: Path) -> tuple[dict[str, tuple[str, str]], int]:
             if is_wording(original, mutant):
                 wording += 1
             else:
-                found[f"rlvr_lib.{module.stem}.{name}"] = changed_lines(original, mutant)
+                found[f"{home}.{name}"] = changed_lines(original, mutant)
     return found, wording
 
 
@@ -91,7 +92,7 @@ def run() -> None:
     outcomes = Counter(status[name] for name in chosen)
     killed = sum(outcomes[name] for name in KILLED)
     counts = {
-        "mutants of the theory modules": len(found),
+        "mutants of the modules": len(found),
         "left out, wording of error messages": wording,
         "random sample": len(chosen),
         **{f"of these {outcome}": count for outcome, count in sorted(outcomes.items())},

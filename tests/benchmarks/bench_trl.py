@@ -43,8 +43,7 @@ def run() -> list[dict]:
 
     from rlvr_lib.testbeds.grpo import one_thread
     from rlvr_lib.testbeds.qwen import QwenTestbed
-    from rlvr_lib.trl import Act, Measure, MeasuredGRPOTrainer
-    from rlvr_lib.trl.watch import watch
+    from rlvr_lib.trl import Act, Measure, MeasuredGRPOTrainer, watch
 
     warm = QwenTestbed(alphabet="vocabulary")
 

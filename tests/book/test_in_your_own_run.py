@@ -10,7 +10,7 @@ from pathlib import Path
 from conftest import ROOT
 
 from rlvr_lib.trl.step import Along, Groups, Scores
-from rlvr_lib.trl.watch import UNSEEN
+from rlvr_lib.trl.reward_watch import UNSEEN
 
 PAGE = (ROOT / "book" / "in_your_own_run.md").read_text()
 

@@ -86,7 +86,113 @@ def test_nothing_runs_again_until_something_it_depends_on_changes(project, done)
     assert rerun(project, done) == []
     module = project / "rlvr_lib" / "claims.py"
     module.write_text(module.read_text() + "\n# edited\n")
+    assert rerun(project, done) == []
+    module.write_text(module.read_text() + "\nEDITED = True\n")
     assert rerun(project, done) == ["01_stub", "02_stub"]
+
+
+def test_words_are_carried_into_a_finished_result_without_running_it(project, done):
+    """Prose and comments change; the notebook is what a run of the new source would give, line numbers included."""
+    source, result = project / "notebooks" / "01_stub.py", results.Result(done, "01_stub", "book")
+    before, line = result.stamp(), result.claims()[0].code.line
+    text = source.read_text().replace("# %%\nimport time", "# %% [markdown]\n# Words.\n\n# %%\nimport time  # to wait")
+    source.write_text(text)
+    messages = []
+    run(project, done, messages=messages)
+    assert messages == ["01_stub: up to date, its words renewed", "02_stub: up to date"]
+    carried, stamp = nbformat.read(result.files["notebook"], 4), result.stamp()
+    assert (stamp.date, stamp.runtime_s, stamp.inputs) == (before.date, before.runtime_s, before.inputs)
+    assert result.claims()[0].code.line == line + 3 == text.splitlines().index("ledger.check(") + 1
+    assert result.claims() == results.published_claims(carried)
+    run(project, done, fresh=True)
+    executed = nbformat.read(result.files["notebook"], 4)
+    for notebook in (carried, executed):
+        notebook.cells[-1].outputs = []  # whose run times differ
+    assert carried == executed
+
+
+def test_injected_parameters_stay_where_words_are_carried(project, done):
+    run(project, done, profile="smoke")
+    result, source = results.Result(done, "02_stub", "smoke"), project / "notebooks" / "02_stub.py"
+    source.write_text("# %% [markdown]\n# Words.\n\n" + source.read_text())
+    run(project, done, profile="smoke")
+    cells = nbformat.read(result.files["notebook"], 4).cells
+    assert [cell.metadata.get("tags", []) for cell in cells[:3]] == [[], ["parameters"], ["injected-parameters"]]
+    assert cells[3].execution_count == 3
+
+
+EVIDENCE = STUB.replace("1-none-stub", "1-none-evidence").replace("[seed])", '[seed], lane="evidence")')
+
+
+def test_evidence_is_a_notebook_of_its_own_beside_the_chapter(project, tmp_path):
+    (project / "notebooks" / "evidence").mkdir()
+    (project / "notebooks" / "evidence" / "01_stub.py").write_text(EVIDENCE)
+    names, out = ["01_stub", "evidence/01_stub", "02_stub"], tmp_path / "out"
+    assert list(resolve([], "book", {}, project / "notebooks")) == names
+    assert run(project, out) == dict.fromkeys(sorted(names), "")
+    found = results.finished_results(out)
+    assert [result.name for result in found] == names
+    assert [claim.lane for result in found for claim in result.claims()] == ["chapter", "evidence", "chapter"]
+    assert (out / "evidence" / "01_stub.book.json").is_file()
+    assert results.Result(out, "evidence/01_stub", "book").claims()[0].code.module == "notebooks/evidence/01_stub.py"
+    assert rerun(project, out) == []
+
+
+CLAIM = """
+def double(factor=2.0):
+    return factor
+
+
+@ledger.claim(
+    "1-none-claim", headline="Twice.", statement="two", testbed="none", equals=2.0, sabotages={"x": {"factor": 3.0}}
+)
+def double(factor=2.0):  # the second of its name, which the claim decorates
+    return factor
+
+
+ledger.claim(
+    "1-none-library", headline="Own.", statement="own", testbed="none", equals=2.0, sabotages={"y": {"factor": 1.0}}
+)(FUNCTION)
+"""
+LIBRARY = "\n\ndef constant(factor=2.0):\n    return factor\n"
+
+
+def with_claims(project, function):
+    (project / "rlvr_lib" / "extra.py").write_text(LIBRARY)
+    source = project / "notebooks" / "01_stub.py"
+    own = f"import sys; sys.path.insert(0, {str(project)!r})\n"  # the library is the project's own, not the installed
+    source.write_text(STUB.replace("import time\n", own + "import time\n").replace(
+        "# %%\nledger.publish", "# %%" + CLAIM.replace("FUNCTION", function) + "\n# %%\nledger.publish"))  # fmt: skip
+    return source.read_text().splitlines()
+
+
+def test_code_leads_to_the_line_of_a_cell_or_of_the_library(project, tmp_path):
+    lines = with_claims(project, '__import__("rlvr_lib.extra").extra.constant')
+    assert run(project, tmp_path / "out")["01_stub"] == ""
+    result = results.Result(tmp_path / "out", "01_stub", "book")
+    check, claim, library = (found.code for found in result.claims())
+    assert (check.module, check.function, lines[check.line - 1]) == ("notebooks/01_stub.py", "", "ledger.check(")
+    assert (claim.function, lines[claim.line - 1]) == ("double", "@ledger.claim(")
+    assert (library.module, library.function, library.line) == ("rlvr_lib/extra.py", "constant", 3)
+
+
+def test_code_that_is_nowhere_fails_the_run(project, tmp_path):
+    with_claims(project, "double")
+    assert "code must be one place" in run(project, tmp_path / "out")["01_stub"]
+    assert finished(tmp_path / "out") == ["02_stub"]
+
+
+def test_a_moved_library_function_is_found_again_and_a_lost_one_is_named(project, tmp_path):
+    with_claims(project, '__import__("rlvr_lib.extra").extra.constant')
+    run(project, tmp_path / "out")
+    claims = results.Result(tmp_path / "out", "01_stub", "book").claims()
+    file = project / "rlvr_lib" / "extra.py"
+    file.write_text("# moved\n" + LIBRARY)
+    assert results.located(claims, "01_stub", project)[2].code.line == 4
+    for broken in (LIBRARY * 2, "", None):
+        file.unlink() if broken is None else file.write_text(broken)
+        with pytest.raises(results.NotebookFailed, match="1-none-library: code must be one place of rlvr_lib/extra.py"):
+            results.located(claims, "01_stub", project)
 
 
 def test_parameters_pins_and_fresh_force_a_run(project, done):
@@ -213,7 +319,7 @@ def test_a_run_ended_between_two_renames_leaves_the_old_or_the_new_result(projec
         rename(source, target)
 
     executed = nbformat.read(result.files["notebook"], 4)
-    executed.cells[0].metadata["mark"] = "new"
+    executed.metadata["mark"] = "new"
     monkeypatch.setattr(os, "replace", end)
     with pytest.raises(Ended):
         results.store(result, executed, old)
@@ -222,7 +328,7 @@ def test_a_run_ended_between_two_renames_leaves_the_old_or_the_new_result(projec
     messages = []
     run(project, done, messages=messages)
     assert messages == ["01_stub: up to date", "02_stub: up to date"]
-    new = nbformat.read(result.files["notebook"], 4).cells[0].metadata.get("mark") == "new"
+    new = nbformat.read(result.files["notebook"], 4).metadata.get("mark") == "new"
     assert new == (moves > 0)
     assert result.claims()
 

@@ -1,5 +1,7 @@
+import importlib.util
 import json
 import re
+import shutil
 
 import jupytext
 import nbformat
@@ -8,8 +10,9 @@ import yaml
 from conftest import ROOT, STUB
 
 from rlvr_lib.reproduction import provenance
+from rlvr_lib.reproduction.driver import reproduce
 from rlvr_lib.reproduction.notebooks import declared_parameters, notebook_names, read_source, resolve
-from rlvr_lib.reproduction.results import Result, published_claims
+from rlvr_lib.reproduction.results import Result, located, published_claims
 
 NOTEBOOKS = ROOT / "notebooks"
 NAMES = notebook_names(NOTEBOOKS)
@@ -53,6 +56,26 @@ def test_bad_settings_are_named(project, setting, named):
         resolve([], "book", setting, project / "notebooks")
 
 
+def test_a_name_may_be_the_beginning_of_several(project):
+    folder = project / "notebooks"
+    (folder / "evidence").mkdir()
+    (folder / "evidence" / "02_stub.py").write_text(STUB)
+    (folder / "profiles.yml").write_text("book:\n  evidence/02_stub: {scale: 3.0}\n")
+    both = ["02_stub", "evidence/02_stub"]
+    for names, found in {
+        (): ["01_stub", *both], ("02",): both, ("02_stub",): both[:1], ("evidence/02_stub",): both[1:],
+        ("evidence/02",): both[1:], ("02", "01"): [*both, "01_stub"],
+        ("evidence",): None, ("0",): None, ("stub",): None,
+    }.items():  # fmt: skip
+        if found is None:
+            with pytest.raises(ValueError, match="^notebook must be one of 01_stub, 02_stub, evidence/02_stub, got"):
+                resolve(names, "book", {}, folder)
+        else:
+            resolved = resolve(names, "book", {}, folder)
+            assert list(resolved) == found
+            assert all(values["scale"] == (3.0 if "/" in name else 1.0) for name, values in resolved.items())
+
+
 def test_unknown_notebooks_and_profiles_are_named(project):
     with pytest.raises(ValueError, match="notebook must be one of 01_stub, 02_stub, got '03'"):
         resolve(["03"], "book", {}, project / "notebooks")
@@ -82,6 +105,7 @@ def test_every_notebook_declares_the_shared_parameters(name):
 @pytest.mark.parametrize("profile", yaml.safe_load((NOTEBOOKS / "profiles.yml").read_text()))
 def test_every_profile_resolves(profile):
     assert list(resolve([], profile, {}, NOTEBOOKS)) == NAMES
+    assert set(yaml.safe_load((NOTEBOOKS / "profiles.yml").read_text())[profile]) <= {"all", *NAMES}
 
 
 @each_notebook
@@ -92,7 +116,8 @@ def test_source_has_no_profile_branch(name):
 @each_notebook
 def test_pair_is_one_notebook(name):
     executed = jupytext.read(NOTEBOOKS / f"{name}.ipynb")
-    assert jupytext.writes(executed, fmt="py:percent") == (NOTEBOOKS / f"{name}.py").read_text()
+    text = (NOTEBOOKS / f"{name}.py").read_text()
+    assert jupytext.writes(executed, fmt="py:percent") == text, "run make words, or make notebooks if code has changed"
 
 
 @each_notebook
@@ -104,6 +129,7 @@ def test_committed_outputs_are_those_of_the_committed_source_and_library(name):
     assert stamp.inputs == provenance.inputs(read_source(NOTEBOOKS / f"{name}.py"), ROOT), f"{name} {stale}"
     assert stamp.outputs["notebook"] == provenance.sha256((NOTEBOOKS / f"{name}.ipynb").read_bytes()), f"{name} {stale}"
     assert result.claims() == published_claims(nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)), f"{name} {stale}"
+    assert result.claims() == located(result.claims(), name, ROOT), f"lines of {name} have moved: run make words"
     assert not any(claim.accepted_sabotages for claim in result.claims())
 
 
@@ -135,3 +161,45 @@ def test_every_picture_has_alt_text(name):
         pictures = [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
         assert len(pictures) <= 1, "one figure a cell, so that each has its own alt text"
         assert all(len(o.metadata["image/png"]["alt"]) >= 20 for o in pictures)
+
+
+def publish_module():
+    spec = importlib.util.spec_from_file_location("publish", ROOT / "book" / "publish.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_publishing_carries_words_and_refuses_code(project, tmp_path):
+    """Book and full profile, chapter and evidence: words reach what is published without a run, code does not."""
+    publish, folder = publish_module(), project / "notebooks"
+    (folder / "evidence").mkdir()
+    shutil.copy(folder / "01_stub.py", folder / "evidence")
+    (folder / "profiles.yml").write_text("book: {}\nfull: {}\n")
+    names = ["01_stub", "evidence/01_stub"]
+    for profile in ("book", "full"):
+        reproduce(resolve(names, profile, {}, folder), project, tmp_path / "out", report=lambda said: None)
+    said = [f"{name} ({profile})" for name in names for profile in ("book", "full")]
+    assert publish.publish(tmp_path / "out", project) == said
+    assert publish.renew(project) == []
+    published = [Result(project / "results", name, profile) for name in names for profile in ("book", "full")]
+    first = {result.stem: (result.claims(), provenance.read_stamp(result.stamp_file)) for result in published}
+    for name in names:
+        source = folder / f"{name}.py"
+        source.write_text("# %% [markdown]\n# Words.\n\n" + source.read_text())
+    assert publish.renew(project) == []
+    for result in published:
+        claims, stamp = first[result.stem]
+        assert [claim.code.line for claim in result.claims()] == [claim.code.line + 3 for claim in claims]
+        assert provenance.read_stamp(result.stamp_file).date == stamp.date
+    for name in names:
+        shown = folder / f"{name}.ipynb"
+        assert jupytext.read(shown).cells[0].source == "Words."
+        assert published_claims(nbformat.read(shown, 4)) == Result(project / "results", name, "book").claims()
+        stamp = provenance.read_stamp(Result(project / "results", name, "book").stamp_file)
+        assert stamp.outputs["notebook"] == provenance.sha256(shown.read_bytes())
+    before = (folder / "01_stub.ipynb").read_bytes()
+    (folder / "01_stub.py").write_text((folder / "01_stub.py").read_text().replace("predicted=1.0", "predicted=2.0"))
+    (folder / "evidence" / "01_stub.py").unlink()
+    assert publish.renew(project) == said
+    assert (folder / "01_stub.ipynb").read_bytes() == before

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 
+import nbformat
 import pytest
 from conftest import ROOT
 
@@ -46,7 +47,9 @@ def test_editing_a_module_changes_exactly_the_closures_that_hold_it(project):
     for file in modules:
         module = ".".join(file.relative_to(project).with_suffix("").parts).removesuffix(".__init__")
         original = file.read_text()
-        file.write_text(original + "\n# edited\n")
+        file.write_text(original + "\n# edited\n'and a word'\n")
+        assert [provenance.import_closure(program, project) for program in programs] == before, module
+        file.write_text(original + "\nEDITED = True\n")
         for program, old in zip(programs, before, strict=True):
             assert (provenance.import_closure(program, project) != old) == (module in old), module
         file.write_text(original)
@@ -61,7 +64,7 @@ def test_editing_a_module_makes_exactly_the_chapters_stale_that_depend_on_it(pro
     for file in sorted((project / "rlvr_lib").rglob("*.py")):
         module = ".".join(file.relative_to(project).with_suffix("").parts).removesuffix(".__init__")
         original = file.read_text()
-        file.write_text(original + "\n# edited\n")
+        file.write_text(original + "\nEDITED = True\n")
         stale = {name for name, source in sources.items() if provenance.inputs(source, project) != before[name]}
         assert stale == {name for name in NAMES if module in before[name]}, module
         file.write_text(original)
@@ -90,6 +93,104 @@ def test_inputs_change_with_source_and_pins_but_not_with_other_files(project):
     assert provenance.inputs(read_source(path), project)["source"] != before["source"]
     (project / "requirements.txt").write_text("numpy==2.4.7\n")
     assert provenance.inputs(read_source(path), project)["requirements"] != before["requirements"]
+
+
+CODE = '''"""Words."""
+
+LIMIT = 3
+"""What it is."""
+
+
+def double(x: float = 2.0) -> float:  # a comment
+    """Twice a number."""
+    return 2 * x
+
+
+class Thing:
+    """A thing."""
+
+    size: int = 1
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ('"""Words."""', '"""Other words."""', True),
+        ('"""What it is."""', "# What it is.", True),
+        ("  # a comment", "", True),
+        ('    """Twice a number."""\n', "", True),
+        ('"""A thing."""', "pass", False),
+        ("2 * x", "(2 * x)", True),
+        ("2 * x", "2*x", True),
+        ("2 * x", "x * 2", False),
+        ("2.0", "2", False),
+        ("x: float", "x: int", False),
+        ("LIMIT = 3", 'LIMIT = "3"', False),
+        ("LIMIT = 3", "LIMIT = True", False),
+        ("size: int = 1", "size: int = 2", False),
+        ("return 2 * x", 'return "2 * x"', False),
+        ("return 2 * x", "return None", False),
+        ("class Thing", "@double\nclass Thing", False),
+        ("double(x:", "double(*, x:", False),
+        ("def double", "async def double", False),
+    ],
+)
+def test_a_module_is_its_code_without_comments_and_docstrings(old, new, same):
+    assert CODE.count(old) == 1
+    changed = CODE.replace(old, new)
+    assert (provenance.module_code(changed) == provenance.module_code(CODE)) == same
+
+
+CELLS = '''# %% [markdown]
+# Prose.
+
+# %% tags=["parameters"]
+seed: int = 0  # [0, 9] seed
+
+# %% tags=["hide-input"]
+def double(x):
+    """Twice a number."""
+    return 2 * x  # a comment
+
+
+show(figure, alt="A line.")
+
+# %%
+"the output"
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("Prose.", "Other prose.", True),
+        ("# Prose.", "# Prose.\n\n# %% [markdown]\n# And more of it.", True),
+        ("  # a comment", "", True),
+        ("Twice a number.", "Two times.", True),
+        ("[0, 9]", "[0, 8]", False),
+        ("2 * x", "3 * x", False),
+        ("A line.", "A curve.", False),
+        ("the output", "another output", False),
+        ('"hide-input"', '"remove-input"', False),
+        ('alt="A line.")', 'alt="A line.");', False),
+        ('# %%\n"the output"', '# %%\n"the output"\n\n# %%\n1', False),
+        ("\n\nshow(", "\n\n# %%\nshow(", False),
+        ("# %% [markdown]\n# Prose.", "# %%\nprose = 1", False),
+    ],
+)
+def test_a_notebook_is_the_code_of_its_cells(project, old, new, same):
+    assert CELLS.count(old) == 1
+    path, found = project / "notebooks" / "01_stub.py", []
+    for text in (CELLS, CELLS.replace(old, new)):
+        path.write_text(text)
+        found.append(provenance.inputs(read_source(path), project)["source"])
+    assert (found[0] == found[1]) == same
+
+
+def test_commands_to_the_notebook_are_code():
+    cells = [nbformat.v4.new_code_cell(source) for source in ("%time 1", "%time 2", "! ls")]
+    assert len({provenance.cell_code(cell) for cell in cells}) == 3
 
 
 def test_data_is_an_input_of_the_notebooks_that_name_it(project):

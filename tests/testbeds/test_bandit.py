@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -19,6 +19,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds)
+@settings(deadline=None)
 def test_scores_average_to_zero_and_enumeration_agrees_with_the_exact_gradient(seed):
     bandit = SoftmaxBandit.random(seed, prompts=3)
     for prompt in range(3):
@@ -38,6 +39,7 @@ def test_scores_are_finite_differences_of_log_probabilities():
 
 
 @given(seeds)
+@settings(deadline=None)
 def test_kernels_broadcast_over_instances_and_parameters(seed):
     rng = np.random.default_rng(seed)
     features, theta = rng.standard_normal((5, 6, 2)), rng.standard_normal((3, 1, 2))

@@ -13,20 +13,14 @@ import torch
 from rlvr_lib import gradient_gap, power_gain, success_rate
 from rlvr_lib.testbeds.group_tasks import ManyAnswers, WordProblem
 from rlvr_lib.testbeds.grpo import GRPO, Step, flat, one_thread, surrogate_loss, train, update
-from rlvr_lib.testbeds.measured_run import (
-    AlongStep,
-    along_step,
-    diagnose,
-    prompt_gradients,
-    signal_to_noise,
-    train_builtin,
-)
+from rlvr_lib.testbeds.measured_run import along_step, diagnose, prompt_gradients, signal_to_noise, train_builtin
 from rlvr_lib.testbeds.policy import Rollout
 from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.qwen.warm_start import WarmStart
 from rlvr_lib.testbeds.scores import rollout_scores
 from rlvr_lib.theory.advantages import group_advantages
 from rlvr_lib.theory.groups import cyclic_group, symmetric_group
+from rlvr_lib.theory.threshold import AlongStep
 
 S3 = symmetric_group(3)
 
@@ -306,7 +300,7 @@ def test_sampled_derivatives_against_exact_ones():
     testbed, prompts = warm.with_task(WordProblem(S3, (2,), 6)), [3, 20, 31]
     direction = np.mean([testbed.exact(prompt)[1] for prompt in prompts], axis=0)
     direction /= np.linalg.norm(direction)
-    exact = np.mean([testbed.derivatives_along(prompt, direction) for prompt in prompts], axis=0)
+    exact = np.mean([testbed.along(prompt, direction) for prompt in prompts], axis=0)
     generator = torch.Generator().manual_seed(0)
     estimates = [along_step(testbed, testbed.rollout(prompts, 64, generator), direction) for _ in range(40)]
     for name, truth in zip(("success", "slope", "second"), exact, strict=True):
@@ -316,27 +310,13 @@ def test_sampled_derivatives_against_exact_ones():
         assert abs(values.mean() + truth) > 6 * error
 
 
-def test_critical_step_is_that_of_the_ridge():
-    """log J = c - l x^2 / 2 at x = -a: slope of log J l a, critical step 2 a, whatever the constants."""
-    success, curvature, distance = 0.3, 5.0, 0.2
-    slope = success * curvature * distance
-    second = success * (-curvature + (curvature * distance) ** 2)
-    step = AlongStep(success, slope, second)
-    assert step.critical_step == pytest.approx(2 * distance)
-    assert step.gap_alignment == pytest.approx(slope / 0.21)
-    assert AlongStep(success, -slope, second).critical_step == 0
-    assert AlongStep(0.3, 0.1, 3.0).critical_step is None
-    assert AlongStep(0.0, 0.0, 0.0).critical_step is None
-    assert AlongStep(1.0, 0.0, 0.0).gap_alignment is None
-
-
 def test_critical_rate_of_an_exact_update_is_2c():
     """For an update of gain times gap the rate is 2 (1 - J) / (gain l), l the curvature of log J along it."""
     testbed = QwenTestbed().with_task(WordProblem(S3, (2,), 6))
     success, gradient = testbed.exact(3)
     rate, gain = 0.01, success * (1 - success)
     move = rate * gradient
-    _, slope, second = testbed.derivatives_along(3, move / np.linalg.norm(move))
+    _, slope, second = testbed.along(3, move / np.linalg.norm(move))
     curvature = (slope / success) ** 2 - second / success
     measured = AlongStep(success, slope, second).critical_step * rate / np.linalg.norm(move)
     assert measured == pytest.approx(2 * (1 - success) / (gain * curvature), rel=1e-9)

@@ -6,8 +6,10 @@ Everything is exact up to rounding; random bandits only choose the instances.
 import itertools
 import math
 
+import mpmath
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -16,21 +18,21 @@ from rlvr_lib.responses import Responses, score_energies, success_rate
 from rlvr_lib.testbeds.bandit import SoftmaxBandit
 from rlvr_lib.theory.advantages import group_advantages
 from rlvr_lib.theory.baseline import (
+    LaggedBaseline,
     baseline_loss,
     critical_energy_ratio,
-    gradient_snr,
     gradient_variance,
     leave_one_out_baselines,
+    leave_one_out_loss,
+    leave_one_out_variance,
     mean_baseline_loss,
     mean_of_others,
     optimal_baseline,
     pooled_baselines,
-    snr_learning_rate,
-    squared_signal,
-    two_gradient_baseline,
-    two_gradient_estimate,
+    token_energies,
 )
 from rlvr_lib.theory.gap import policy_gradient
+from rlvr_lib.theory.signal import squared_signal
 
 seeds = st.integers(0, 2**32 - 1)
 open_unit = st.floats(1e-6, 1 - 1e-6)
@@ -163,10 +165,15 @@ def test_loss_of_any_and_of_the_mean_baseline_on_three_thousand_bandits():
     assert limit != worse  # the wrong condition, without the success rate, would not have passed
 
 
-@given(open_unit, ratios)
-def test_mean_baseline_is_one_of_the_baselines(J, ratio):
-    assert mean_baseline_loss(J, ratio) == pytest.approx(baseline_loss(J, ratio, J), rel=1e-9)
-    assert mean_baseline_loss(J, ratio) >= 1
+@given(open_unit, ratios, st.floats(-2, 2))
+def test_losses_are_ratios_of_second_moments_in_60_digits(J, ratio, baseline):
+    with mpmath.workdps(60):
+        j, x, b = mpmath.mpf(J), mpmath.mpf(ratio), mpmath.mpf(baseline)
+        moment = lambda b: j * (1 - b) ** 2 + (1 - j) * x * b**2  # noqa: E731
+        least = moment(j / (j + (1 - j) * x))
+        of_any, of_the_mean = float(moment(b) / least), float(moment(j) / least)
+    assert baseline_loss(J, ratio, baseline) == pytest.approx(of_any, rel=1e-9)
+    assert mean_baseline_loss(J, ratio) == pytest.approx(of_the_mean, rel=1e-12)
     assert mean_baseline_loss(J, 1.0) == 1
 
 
@@ -334,41 +341,97 @@ def test_pooling_repairs_leave_one_out_where_one_response_is_almost_certain():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_two_gradients_have_the_moments_whose_ratio_is_the_optimal_baseline(size):
+def test_two_gradients_of_a_batch_give_both_moments_of_the_optimal_baseline(size):
+    """So that ``LaggedBaseline.count`` may be given <C, C + W> and |C + W|^2 in place of sums over norms."""
     r = bandit_responses(6)
     groups = Groups(r, size)
     correct = (groups.reward[..., None] * groups.score).sum(1)
-    wrong = ((1 - groups.reward)[..., None] * groups.score).sum(1)
-    total = correct + wrong
+    total = groups.score.sum(1)
     assert groups.prob @ (correct * total).sum(1) == pytest.approx(size * r.prob @ (r.reward * energies(r)), rel=1e-12)
     assert groups.prob @ (total**2).sum(1) == pytest.approx(size * r.prob @ energies(r), rel=1e-12)
-    for c, w, terms in zip(correct[:20], wrong[:20], groups.terms(0.3)[:20], strict=True):
-        np.testing.assert_allclose(two_gradient_estimate(c, w, 0.3, size), terms.mean(0), atol=1e-15)
+    lagged = LaggedBaseline()
+    lagged.count(groups.prob @ (correct * total).sum(1), groups.prob @ (total**2).sum(1))
+    assert lagged.value == pytest.approx(optimal_baseline(r), rel=1e-12)
 
 
-def test_two_gradient_baseline_is_exact_on_every_batch_of_a_uniform_policy():
-    bandit = SoftmaxBandit.random(7, arms=4, dimension=3)
-    r = bandit.at(np.zeros(3)).enumerate()
-    groups = Groups(r, 3)
-    correct = (groups.reward[..., None] * groups.score).sum(1)
-    wrong = ((1 - groups.reward)[..., None] * groups.score).sum(1)
-    assert two_gradient_baseline(correct, wrong) == pytest.approx(optimal_baseline(r), rel=1e-12)
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+@pytest.mark.parametrize("correct", [1, 2])
+def test_leave_one_out_variance_over_all_groups(size, correct):
+    r = bandit_responses(size, arms=3, correct=correct)
+    every = Groups(r, size)
+    prob, reward, score = every.prob, every.reward, every.score
+    advantage = reward - mean_of_others(reward, np.ones_like(reward))
+    estimate = (advantage[..., None] * score).mean(1)
+    mean = prob @ estimate
+    expected = prob @ ((estimate - mean) ** 2).sum(1)
+    assert leave_one_out_variance(r, size) == pytest.approx(expected, rel=1e-12)
+    assert gradient_variance(r, success_rate(r), samples=size) != pytest.approx(expected, rel=1e-6)
+
+
+@given(seeds, st.integers(2, 9))
+def test_leave_one_out_loss_is_the_second_moment_of_one_term(seed, size):
+    r = bandit_responses(seed)
+    J, (correct, wrong) = success_rate(r), score_energies(r)
+    energy = (r.score**2).sum(1)
+    least = r.prob @ ((r.reward - optimal_baseline(r)) ** 2 * energy)
+    count = np.arange(size)
+    weight = np.array([np.prod(range(size - k, size)) / np.prod(range(1, k + 1)) for k in count])
+    law = weight * J**count * (1 - J) ** (size - 1 - count)
+    terms = [r.prob @ ((r.reward - k / (size - 1)) ** 2 * energy) for k in count]
+    assert leave_one_out_loss(J, wrong / correct, size) == pytest.approx(law @ terms / least, rel=1e-6)
+
+
+@given(open_unit, ratios)
+def test_leave_one_out_loss_tends_to_that_of_the_mean(J, ratio):
+    losses = [leave_one_out_loss(J, ratio, size) for size in (2, 4, 100)]
+    assert losses[0] > losses[1] > losses[2] > mean_baseline_loss(J, ratio)
+    assert leave_one_out_loss(J, ratio, 10**9) == pytest.approx(mean_baseline_loss(J, ratio), rel=1e-4)
+
+
+def test_rare_successes_make_leave_one_out_worse_than_no_baseline():
+    assert leave_one_out_loss(1e-6, 1.0, 4) == pytest.approx(4 / 3, rel=1e-4)
+    assert baseline_loss(1e-6, 1.0, 0.0) == pytest.approx(1, abs=1e-5)
+
+
+@given(seeds, st.integers(2, 9), st.integers(1, 5))
+def test_token_energy_is_the_squared_gradient_in_the_logits(seed, vocabulary, length):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(length, vocabulary, generator=generator, dtype=torch.float64, requires_grad=True)
+    token = torch.randint(vocabulary, (length,), generator=generator)
+    law = torch.log_softmax(logits, -1)
+    taken = law[torch.arange(length), token]
+    (gradient,) = torch.autograd.grad(taken[1:].sum(), logits)
+    energy = token_energies(taken.detach(), (2 * law).exp().sum(-1).detach(), np.arange(length) >= 1)
+    assert energy == pytest.approx(float(gradient.square().sum()), abs=1e-12)
+
+
+def test_lagged_baseline_of_two_batches_and_of_two_runs():
+    lagged = LaggedBaseline(decay=0.5, initial=0.25)
+    assert lagged.value == 0.25
+    reward = np.array([[[1, 0], [1, 1]], [[0, 0], [1, 0]]], float)
+    energy = np.array([[[1, 2], [3, 4]], [[1, 1], [2, 4]]], float)
+    lagged.update(reward, energy)
+    np.testing.assert_allclose(lagged.value, [8 / 10, 2 / 8])
+    lagged.update(1 - reward, energy)
+    np.testing.assert_allclose(lagged.value, [(4 + 2) / 15, (1 + 6) / 12])
+
+
+def test_lagged_baseline_without_energy_keeps_its_start():
+    lagged = LaggedBaseline(initial=0.5)
+    lagged.update(np.ones((2, 2)), np.zeros((2, 2)))
+    assert lagged.value == 0.5
+
+
+def test_lagged_baseline_finds_the_optimum_on_a_fixed_policy():
+    r = bandit_responses(3)
+    rng, lagged = np.random.default_rng(0), LaggedBaseline(decay=0.999)
+    drawn = rng.choice(len(r), p=r.prob, size=(3000, 4, 8))
+    for batch in drawn:
+        lagged.update(r.reward[batch], (r.score**2).sum(1)[batch])
+    assert lagged.value == pytest.approx(optimal_baseline(r), abs=0.02)
 
 
 # 5d
-
-
-@given(seeds, st.integers(2, 7), st.integers(1, 4))
-def test_squared_signal_is_the_mean_over_pairs(seed, n, d):
-    gradients = np.random.default_rng(seed).standard_normal((n, d))
-    pairs = [gradients[i] @ gradients[j] for i in range(n) for j in range(n) if i != j]
-    assert squared_signal(gradients) == pytest.approx(np.mean(pairs), abs=1e-12)
-
-
-def test_signal_and_snr_may_be_negative():
-    assert squared_signal([[1.0, 0.0], [-1.0, 0.0]]) == -1
-    assert gradient_snr([[1.0, 0.0], [-1.0, 0.0]]) == -1
-    assert snr_learning_rate(-1.0, 2.0) == 0
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
@@ -380,35 +443,6 @@ def test_group_statistic_is_biased_under_leave_one_out_baselines_only(size):
     rloo = mean_of_others(groups.reward, np.ones_like(groups.reward))
     assert groups.mean_squared_signal(rloo) / truth == pytest.approx(1 + 1 / (size - 1) ** 2, rel=1e-12)
     assert abs(groups.mean_squared_signal(groups.leave_one_out()) / truth - 1) > 0.01
-
-
-@pytest.mark.parametrize("drawn", [2, 3, 4])
-def test_statistic_between_prompts_with_and_without_replacement(drawn):
-    gradients = np.random.default_rng(9).standard_normal((5, 3))
-    mean = gradients.mean(0)
-    spread = ((gradients - mean) ** 2).sum(1).mean()
-    with_replacement = [squared_signal(gradients[list(q)]) for q in itertools.product(range(5), repeat=drawn)]
-    assert np.mean(with_replacement) == pytest.approx(mean @ mean, rel=1e-12)
-    without = [squared_signal(gradients[list(q)]) for q in itertools.permutations(range(5), drawn)]
-    assert np.mean(without) == pytest.approx(mean @ mean - spread / 4, rel=1e-12)
-
-
-@given(seeds, st.integers(2, 7), st.integers(1, 4), st.floats(1e-250, 1e250))
-def test_snr_is_rows_over_the_noise_scale_and_free_of_units(seed, n, d, scale):
-    gradients = np.random.default_rng(seed).standard_normal((n, d)) + 1.0
-    noise_scale = gradients.var(axis=0, ddof=1).sum() / squared_signal(gradients)
-    assert gradient_snr(scale * gradients) == pytest.approx(n / noise_scale, rel=1e-9, abs=1e-12)
-
-
-@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
-def test_snr_learning_rate_is_the_top_of_the_parabola(signal, noise, smoothness):
-    def gain(rate):
-        return rate * signal - smoothness / 2 * rate**2 * (signal + noise)
-
-    snr = signal / noise
-    best = snr_learning_rate(snr, smoothness)
-    assert gain(best) == pytest.approx(signal / (2 * smoothness) * snr / (1 + snr), rel=1e-9)
-    assert gain(best) > max(gain(0.9 * best), gain(1.1 * best))
 
 
 def signal_to_noise(r, baseline):
@@ -449,6 +483,20 @@ GROUP = np.ones((2, 2))
         (mean_baseline_loss, (0.5, 0.0), "energy_ratio"),
         (mean_baseline_loss, (0.5, -1.0), "energy_ratio"),
         (critical_energy_ratio, (1.0,), "success"),
+        (leave_one_out_variance, (bandit_responses(0), 1), "group_size"),
+        (leave_one_out_loss, (0.0, 1.0, 4), "success"),
+        (leave_one_out_loss, (0.5, 0.0, 4), "energy_ratio"),
+        (leave_one_out_loss, (0.5, 1.0, 1), "group_size"),
+        (token_energies, (np.zeros(2), np.ones(3), np.ones(2)), "collision"),
+        (token_energies, (np.zeros(2), np.full(2, 1.5), np.ones(2)), "collision"),
+        (token_energies, (np.zeros(2), np.ones(2), np.ones(3)), "mask"),
+        (LaggedBaseline, (1.0,), "decay"),
+        (LaggedBaseline, (0.9, [0.5]), "initial"),
+        (LaggedBaseline().update, ([1.0], [1.0]), "score_energy"),
+        (LaggedBaseline().update, ([[1.0]], [[1.0, 2.0]]), "score_energy"),
+        (LaggedBaseline().update, ([[1.0]], [[-1.0]]), "score_energy"),
+        (LaggedBaseline().count, (1.0, -1.0), "total"),
+        (LaggedBaseline().count, ([1.0], [1.0, 1.0]), "total"),
         (mean_of_others, ([1.0, 2.0], [1.0]), "weight"),
         (mean_of_others, ([1.0, 2.0], [1.0, -1.0]), "weight"),
         (mean_of_others, ([1.0], [1.0]), "value"),
@@ -465,21 +513,6 @@ GROUP = np.ones((2, 2))
         (pooled_baselines, (np.ones((2, 0)), np.ones((2, 0))), "reward"),
         (pooled_baselines, (GROUP, -GROUP), "score_energy"),
         (pooled_baselines, (GROUP, np.ones((2, 3))), "score_energy"),
-        (two_gradient_baseline, ([1.0], [1.0]), "correct_sums"),
-        (two_gradient_baseline, (GROUP, np.ones((1, 2))), "wrong_sums"),
-        (two_gradient_baseline, (GROUP, -GROUP), "correct_sums"),
-        (two_gradient_baseline, (np.ones((0, 2)), np.ones((0, 2))), "correct_sums"),
-        (two_gradient_estimate, ([1.0], [1.0, 2.0], 0.5, 2), "wrong_sum"),
-        (two_gradient_estimate, ([1.0], [1.0], [0.5], 2), "baseline"),
-        (two_gradient_estimate, ([1.0], [1.0], 0.5, 0), "samples"),
-        (squared_signal, ([[1.0, 2.0]],), "gradients"),
-        (squared_signal, ([1.0, 2.0],), "gradients"),
-        (squared_signal, ([[1.0], [np.nan]],), "gradients"),
-        (gradient_snr, ([[1.0, 2.0]],), "gradients"),
-        (gradient_snr, ([[0.1, 0.2]] * 3,), "gradients"),
-        (gradient_snr, ([[0.0], [0.0]],), "gradients"),
-        (snr_learning_rate, (1.0, 0.0), "smoothness"),
-        (snr_learning_rate, (np.nan, 1.0), "snr"),
     ],
 )
 def test_bad_input_is_named(function, arguments, name):

@@ -17,6 +17,7 @@ from scipy.special import expit, logit
 
 from rlvr_lib.responses import Responses, success_rate
 from rlvr_lib.testbeds.bandit import SoftmaxBandit, feature_diameter, log_odds_and_gap
+from rlvr_lib.theory.advantages import power_gain
 from rlvr_lib.theory.curvature import (
     best_power,
     curvature_bound,
@@ -25,13 +26,12 @@ from rlvr_lib.theory.curvature import (
     guaranteed_gain,
     guaranteed_gain_ratio,
     optimal_group_weight,
-    power_gain,
     power_step,
     smoothness,
     two_arm_time,
     within_class_noise,
 )
-from rlvr_lib.theory.gap import gradient_gap, group_gain
+from rlvr_lib.theory.gap import gradient_gap
 
 POWERS = np.array([0.0, 0.5, 1.0, 1.5, 2.0])
 seeds = st.integers(0, 2**32 - 1)
@@ -405,77 +405,6 @@ def all_groups(r, size):
     """Arms [outcomes, size] and probability [outcomes] of every ordered group."""
     arms = np.array(list(itertools.product(range(len(r)), repeat=size)))
     return arms, r.prob[arms].prod(1)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("power", POWERS)
-def test_gain_of_a_power_over_all_groups(size, power):
-    r = SoftmaxBandit.random(size, arms=4, dimension=3).enumerate()
-    arms, prob = all_groups(r, size)
-    reward = r.reward[arms]
-    centred = reward - reward.mean(1, keepdims=True)
-    std = reward.std(1, keepdims=True)
-    advantage = centred / np.where(std > 0, std, np.inf) ** power if power else centred
-    mean_update = np.einsum("o,og,ogd->d", prob / size, advantage, r.score[arms])
-    gain = power_gain(success_rate(r), power, size)
-    np.testing.assert_allclose(mean_update, gain * gradient_gap(r), atol=1e-13)
-
-
-@pytest.mark.parametrize("size", [2, 3, 4, 5])
-@pytest.mark.parametrize("power", POWERS)
-def test_gain_with_the_sample_deviation_over_all_groups(size, power):
-    r = SoftmaxBandit.random(size, arms=4, dimension=3).enumerate()
-    arms, prob = all_groups(r, size)
-    reward = r.reward[arms]
-    std = reward.std(1, ddof=1, keepdims=True)
-    centred = reward - reward.mean(1, keepdims=True)
-    advantage = centred / np.where(std > 0, std, np.inf) ** power if power else centred
-    mean_update = np.einsum("o,og,ogd->d", prob / size, advantage, r.score[arms])
-    gain = power_gain(success_rate(r), power, size, bessel=True)
-    np.testing.assert_allclose(mean_update, gain * gradient_gap(r), atol=1e-13)
-    assert (gain == power_gain(success_rate(r), power, size)) == (power == 0)
-
-
-def test_sample_deviation_asks_for_two_responses_and_does_not_matter_in_large_groups():
-    with pytest.raises(ValueError, match="group_size"):
-        power_gain(0.5, 1, 1, bessel=True)
-    assert power_gain(0.5, 1, bessel=True) == power_gain(0.5, 1)
-    assert power_gain([0.2, 0.5], POWERS[:, None], 8, bessel=True).shape == (5, 2)
-
-
-@given(st.floats(0, 1), st.integers(1, 40))
-def test_gain_agrees_with_group_gain_and_tends_to_large_groups(J, size):
-    assert power_gain(J, 0, size) == pytest.approx(group_gain(J, size, normalize=False), rel=1e-9, abs=1e-15)
-    assert power_gain(J, 1, size) == pytest.approx(group_gain(J, size), rel=1e-9, abs=1e-15)
-    assert power_gain(J, 2, size) == pytest.approx(1 - J**size - (1 - J) ** size, abs=1e-12)
-
-
-def test_gain_of_large_groups():
-    J = np.array([0.0, 0.02, 0.3, 0.5, 1.0])
-    for power in POWERS:
-        np.testing.assert_allclose(power_gain(J, power, 20_000), power_gain(J, power), rtol=2e-3)
-    np.testing.assert_array_equal(power_gain(J, 2), [0, 1, 1, 1, 0])
-    assert power_gain(J[:, None], POWERS, 4).shape == power_gain(J[:, None], POWERS).shape == (5, 5)
-
-
-@pytest.mark.parametrize("size", [2, 3])
-def test_powers_are_one_algorithm_in_groups_of_two_and_three(size):
-    J = np.linspace(0.01, 0.99, 50)
-    for power in POWERS:
-        quotient = power_gain(J, power, size) / power_gain(J, 0, size)
-        np.testing.assert_allclose(quotient, (size**2 / (size - 1)) ** (power / 2), rtol=1e-12)
-    quotient = power_gain(J, 1, 4) / power_gain(J, 0, 4)
-    assert np.ptp(quotient) > 0.1
-
-
-@pytest.mark.parametrize(("size", "printed"), [(4, 1.07), (8, 1.43), (16, 2.00)])
-def test_boost_of_std_saturates_in_finite_groups(size, printed):
-    even = power_gain(0.5, 1, size) / power_gain(0.5, 0, size)
-    boost = [power_gain(J, 1, size) / power_gain(J, 0, size) / even for J in (1e-6, 1e-9, 1e-300)]
-    np.testing.assert_allclose(boost, size / math.sqrt(size - 1) / even, rtol=1e-4)
-    assert round(boost[-1], 2) == printed
-    tail = power_gain(1e-8, POWERS, size) / power_gain(1e-7, POWERS, size)
-    np.testing.assert_allclose(tail, 0.1, rtol=1e-5)
 
 
 # 4e

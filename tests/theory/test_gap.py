@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import numpy as np
@@ -10,7 +9,6 @@ from rlvr_lib import (
     Responses,
     gap_alignment,
     gradient_gap,
-    group_gain,
     half_gain_step,
     log_odds,
     policy_gradient,
@@ -100,35 +98,3 @@ def test_lower_bound_moves_the_log_odds_by_half_of_the_progress(initial, progres
 def test_lower_bound_refuses_what_the_theorem_does_not_cover(name, arguments):
     with pytest.raises(ValueError, match=f"^{name} must be"):
         success_lower_bound(*arguments)
-
-
-@given(st.floats(0, 1), st.integers(2, 9), st.booleans(), st.booleans())
-def test_group_gain_is_the_mean_over_all_groups(J, group_size, normalize, bessel):
-    mean = 0.0
-    for rewards in itertools.product((0, 1), repeat=group_size):
-        k = sum(rewards)
-        spread = np.std(rewards, ddof=int(bessel))
-        sum_of_correct = k * (1 - k / group_size) / (spread if normalize and spread else 1)
-        mean += J**k * (1 - J) ** (group_size - k) * sum_of_correct / group_size
-    assert group_gain(J, group_size, normalize, bessel) == pytest.approx(mean, abs=1e-12)
-
-
-def test_group_gain_tends_to_the_standard_deviation():
-    J = np.array([0.1, 0.5, 0.9])
-    np.testing.assert_allclose(group_gain(J, 100_000), np.sqrt(J * (1 - J)), rtol=1e-4)
-    assert group_gain(0.0, 8) == group_gain(1.0, 8) == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("success", (1.2, 4)),
-        ("success", (np.nan, 4)),
-        ("group_size", (0.5, 0)),
-        ("group_size", (0.5, 2.5)),
-        ("group_size", (0.5, 1, True, True)),
-    ],
-)
-def test_group_gain_refuses_bad_input(name, arguments):
-    with pytest.raises(ValueError, match=f"^{name} must be"):
-        group_gain(*arguments)

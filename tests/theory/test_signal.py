@@ -4,29 +4,21 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_lib.responses import score_energies, success_rate
 from rlvr_lib.testbeds.bandit import SoftmaxBandit
 from rlvr_lib.theory.baseline import (
-    baseline_loss,
-    gradient_variance,
-    mean_baseline_loss,
     mean_of_others,
-    optimal_baseline,
-    squared_signal,
-    two_gradient_baseline,
 )
 from rlvr_lib.theory.gap import policy_gradient
 from rlvr_lib.theory.signal import (
-    LaggedBaseline,
     RunningSnr,
+    gradient_snr,
     group_squared_signal,
-    leave_one_out_loss,
-    leave_one_out_variance,
-    token_energies,
+    signal_and_noise,
+    snr_learning_rate,
+    squared_signal,
 )
 
 seeds = st.integers(0, 2**32 - 1)
@@ -42,44 +34,6 @@ def groups(r, size):
     """Probability [o], reward [o, size] and score [o, size, d] of every ordered group."""
     arms = np.array(list(itertools.product(range(len(r)), repeat=size)))
     return r.prob[arms].prod(1), r.reward[arms], r.score[arms]
-
-
-@pytest.mark.parametrize("size", [2, 3, 4, 5])
-@pytest.mark.parametrize("correct", [1, 2])
-def test_leave_one_out_variance_over_all_groups(size, correct):
-    r = bandit_responses(size, arms=3, correct=correct)
-    prob, reward, score = groups(r, size)
-    advantage = reward - mean_of_others(reward, np.ones_like(reward))
-    estimate = (advantage[..., None] * score).mean(1)
-    mean = prob @ estimate
-    expected = prob @ ((estimate - mean) ** 2).sum(1)
-    assert leave_one_out_variance(r, size) == pytest.approx(expected, rel=1e-12)
-    assert gradient_variance(r, success_rate(r), samples=size) != pytest.approx(expected, rel=1e-6)
-
-
-@given(seeds, st.integers(2, 9))
-def test_leave_one_out_loss_is_the_second_moment_of_one_term(seed, size):
-    r = bandit_responses(seed)
-    J, (correct, wrong) = success_rate(r), score_energies(r)
-    energy = (r.score**2).sum(1)
-    least = r.prob @ ((r.reward - optimal_baseline(r)) ** 2 * energy)
-    count = np.arange(size)
-    weight = np.array([np.prod(range(size - k, size)) / np.prod(range(1, k + 1)) for k in count])
-    law = weight * J**count * (1 - J) ** (size - 1 - count)
-    terms = [r.prob @ ((r.reward - k / (size - 1)) ** 2 * energy) for k in count]
-    assert leave_one_out_loss(J, wrong / correct, size) == pytest.approx(law @ terms / least, rel=1e-6)
-
-
-@given(open_unit, ratios)
-def test_leave_one_out_loss_tends_to_that_of_the_mean(J, ratio):
-    losses = [leave_one_out_loss(J, ratio, size) for size in (2, 4, 100)]
-    assert losses[0] > losses[1] > losses[2] > mean_baseline_loss(J, ratio)
-    assert leave_one_out_loss(J, ratio, 10**9) == pytest.approx(mean_baseline_loss(J, ratio), rel=1e-4)
-
-
-def test_rare_successes_make_leave_one_out_worse_than_no_baseline():
-    assert leave_one_out_loss(1e-6, 1.0, 4) == pytest.approx(4 / 3, rel=1e-4)
-    assert baseline_loss(1e-6, 1.0, 0.0) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [3, 4, 5])
@@ -102,53 +56,6 @@ def test_group_squared_signal_written_out(seed, size):
         b = np.mean([reward[k] for k in range(size) if k not in (i, j)])
         total += (reward[i] - b) * (reward[j] - b) * (score[i] @ score[j])
     assert group_squared_signal(reward, score) == pytest.approx(total / size / (size - 1), abs=1e-12)
-
-
-@given(seeds, st.integers(2, 9), st.integers(1, 5))
-def test_token_energy_is_the_squared_gradient_in_the_logits(seed, vocabulary, length):
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(length, vocabulary, generator=generator, dtype=torch.float64, requires_grad=True)
-    token = torch.randint(vocabulary, (length,), generator=generator)
-    law = torch.log_softmax(logits, -1)
-    taken = law[torch.arange(length), token]
-    (gradient,) = torch.autograd.grad(taken[1:].sum(), logits)
-    energy = token_energies(taken.detach(), (2 * law).exp().sum(-1).detach(), np.arange(length) >= 1)
-    assert energy == pytest.approx(float(gradient.square().sum()), abs=1e-12)
-
-
-def test_lagged_baseline_of_two_batches_and_of_two_runs():
-    lagged = LaggedBaseline(decay=0.5, initial=0.25)
-    assert lagged.value == 0.25
-    reward = np.array([[[1, 0], [1, 1]], [[0, 0], [1, 0]]], float)
-    energy = np.array([[[1, 2], [3, 4]], [[1, 1], [2, 4]]], float)
-    lagged.update(reward, energy)
-    np.testing.assert_allclose(lagged.value, [8 / 10, 2 / 8])
-    lagged.update(1 - reward, energy)
-    np.testing.assert_allclose(lagged.value, [(4 + 2) / 15, (1 + 6) / 12])
-
-
-def test_lagged_baseline_from_two_gradients_is_the_two_gradient_baseline():
-    rng, lagged = np.random.default_rng(2), LaggedBaseline(decay=0.0)
-    for _ in range(2):  # with decay 0 only the last batch counts
-        correct, wrong = rng.standard_normal((2, 1, 3))
-        total = correct + wrong
-        lagged.count((correct * total).sum(), (total**2).sum())
-    assert lagged.value == pytest.approx(two_gradient_baseline(correct, wrong), rel=1e-12)
-
-
-def test_lagged_baseline_without_energy_keeps_its_start():
-    lagged = LaggedBaseline(initial=0.5)
-    lagged.update(np.ones((2, 2)), np.zeros((2, 2)))
-    assert lagged.value == 0.5
-
-
-def test_lagged_baseline_finds_the_optimum_on_a_fixed_policy():
-    r = bandit_responses(3)
-    rng, lagged = np.random.default_rng(0), LaggedBaseline(decay=0.999)
-    drawn = rng.choice(len(r), p=r.prob, size=(3000, 4, 8))
-    for batch in drawn:
-        lagged.update(r.reward[batch], (r.score**2).sum(1)[batch])
-    assert lagged.value == pytest.approx(optimal_baseline(r), abs=0.02)
 
 
 def test_running_snr_is_a_ratio_of_means():
@@ -178,29 +85,80 @@ def test_running_snr_at_the_ends():
     assert running.value == 0
 
 
+@given(seeds, st.integers(2, 7), st.integers(1, 4))
+def test_squared_signal_is_the_mean_over_pairs(seed, n, d):
+    gradients = np.random.default_rng(seed).standard_normal((n, d))
+    pairs = [gradients[i] @ gradients[j] for i in range(n) for j in range(n) if i != j]
+    assert squared_signal(gradients) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+@given(seeds, st.integers(2, 7), st.integers(1, 4))
+def test_signal_and_noise_from_inner_products_written_out(seed, n, d):
+    gradients = np.random.default_rng(seed).standard_normal((2, n, d)) + 0.5
+    signal, noise = signal_and_noise(gram=gradients @ gradients.swapaxes(1, 2))
+    for k, rows in enumerate(gradients):
+        pairs = [rows[i] @ rows[j] for i in range(n) for j in range(n) if i != j]
+        assert signal[k] == pytest.approx(np.mean(pairs), abs=1e-12)
+        assert noise[k] == pytest.approx(rows.var(axis=0, ddof=1).sum() / n, abs=1e-12)
+    assert signal_and_noise(gram=np.ones((3, 3))) == (1, 0)
+
+
+def test_signal_and_snr_may_be_negative():
+    assert squared_signal([[1.0, 0.0], [-1.0, 0.0]]) == -1
+    assert gradient_snr([[1.0, 0.0], [-1.0, 0.0]]) == -1
+    assert snr_learning_rate(-1.0, 2.0) == 0
+
+
+@pytest.mark.parametrize("drawn", [2, 3, 4])
+def test_statistic_between_prompts_with_and_without_replacement(drawn):
+    gradients = np.random.default_rng(9).standard_normal((5, 3))
+    mean = gradients.mean(0)
+    spread = ((gradients - mean) ** 2).sum(1).mean()
+    with_replacement = [squared_signal(gradients[list(q)]) for q in itertools.product(range(5), repeat=drawn)]
+    assert np.mean(with_replacement) == pytest.approx(mean @ mean, rel=1e-12)
+    without = [squared_signal(gradients[list(q)]) for q in itertools.permutations(range(5), drawn)]
+    assert np.mean(without) == pytest.approx(mean @ mean - spread / 4, rel=1e-12)
+
+
+@given(seeds, st.integers(2, 7), st.integers(1, 4), st.floats(1e-250, 1e250))
+def test_snr_is_rows_over_the_noise_scale_and_free_of_units(seed, n, d, scale):
+    gradients = np.random.default_rng(seed).standard_normal((n, d)) + 1.0
+    noise_scale = gradients.var(axis=0, ddof=1).sum() / squared_signal(gradients)
+    assert gradient_snr(scale * gradients) == pytest.approx(n / noise_scale, rel=1e-9, abs=1e-12)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
+def test_snr_learning_rate_is_the_top_of_the_parabola(signal, noise, smoothness):
+    def gain(rate):
+        return rate * signal - smoothness / 2 * rate**2 * (signal + noise)
+
+    snr = signal / noise
+    best = snr_learning_rate(snr, smoothness)
+    assert gain(best) == pytest.approx(signal / (2 * smoothness) * snr / (1 + snr), rel=1e-9)
+    assert gain(best) > max(gain(0.9 * best), gain(1.1 * best))
+
+
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (lambda: leave_one_out_variance(bandit_responses(0), 1), "group_size"),
-        (lambda: leave_one_out_loss(0.0, 1.0, 4), "success"),
-        (lambda: leave_one_out_loss(0.5, 0.0, 4), "energy_ratio"),
-        (lambda: leave_one_out_loss(0.5, 1.0, 1), "group_size"),
         (lambda: group_squared_signal(np.ones(2), np.ones((2, 1))), "reward"),
         (lambda: group_squared_signal(np.ones(3), np.ones((2, 1))), "score"),
         (lambda: group_squared_signal(np.ones(3), np.ones(3)), "score"),
-        (lambda: token_energies(np.zeros(2), np.ones(3), np.ones(2)), "collision"),
-        (lambda: token_energies(np.zeros(2), np.full(2, 1.5), np.ones(2)), "collision"),
-        (lambda: token_energies(np.zeros(2), np.ones(2), np.ones(3)), "mask"),
-        (lambda: LaggedBaseline(decay=1.0), "decay"),
-        (lambda: LaggedBaseline(initial=[0.5]), "initial"),
-        (lambda: LaggedBaseline().update([1.0], [1.0]), "score_energy"),
-        (lambda: LaggedBaseline().update([[1.0]], [[1.0, 2.0]]), "score_energy"),
-        (lambda: LaggedBaseline().update([[1.0]], [[-1.0]]), "score_energy"),
-        (lambda: LaggedBaseline().count(1.0, -1.0), "total"),
-        (lambda: LaggedBaseline().count([1.0], [1.0, 1.0]), "total"),
         (lambda: RunningSnr(decay=-0.1), "decay"),
         (lambda: RunningSnr().update([[1.0]]), "gradients"),
         (lambda: RunningSnr().update([1.0, 2.0]), "gradients"),
+        (lambda: signal_and_noise(), "gradients"),
+        (lambda: signal_and_noise(np.eye(2), gram=np.eye(2)), "gram"),
+        (lambda: signal_and_noise(gram=np.ones((2, 3))), "gram"),
+        (lambda: signal_and_noise(gram=[[1.0]]), "gram"),
+        (lambda: squared_signal([[1.0, 2.0]]), "gradients"),
+        (lambda: squared_signal([1.0, 2.0]), "gradients"),
+        (lambda: squared_signal([[1.0], [np.nan]]), "gradients"),
+        (lambda: gradient_snr([[1.0, 2.0]]), "gradients"),
+        (lambda: gradient_snr([[0.1, 0.2]] * 3), "gradients"),
+        (lambda: gradient_snr([[0.0], [0.0]]), "gradients"),
+        (lambda: snr_learning_rate(1.0, 0.0), "smoothness"),
+        (lambda: snr_learning_rate(np.nan, 1.0), "snr"),
     ],
 )
 def test_bad_input_is_named(call, name):

@@ -213,6 +213,7 @@ def test_command_line(tmp_path):
         ('{"prompt": "a", "reward": 0.5, "length": 3}', "reward in line 1 of .* must be 0 or 1, or used with"),
         ('{"prompt": "a", "reward": NaN, "length": 3}', "reward in line 1"),
         ('{"prompt": "a", "reward": 1, "length": 0}', "length in line 1"),
+        ('{"prompt": "a", "reward": 1, "length": Infinity}', "length in line 1"),
         ('{"prompt": "a", "reward": 1, "length": 3}', "groups of one response"),
     ],
 )

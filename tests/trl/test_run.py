@@ -12,10 +12,10 @@ from rlvr_lib import cli
 from rlvr_lib.testbeds.grpo import one_thread
 from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.qwen.forward import tiny_model
-from rlvr_lib.trl import run as trl_train
+from rlvr_lib.trl import run as trl_run
 from rlvr_lib.trl.rollouts import RunFailed
-from rlvr_lib.trl.run import Run, last_whole_checkpoint, loop_arguments, train_trl
-from rlvr_lib.trl.tasks import final_answer, load_task, math_verifier
+from rlvr_lib.trl.run import Run, last_whole_checkpoint, read_options, train_trl
+from rlvr_lib.trl.tasks import final_answer, math_task, math_verifier
 
 NAMES = ("success_rate", "gap_alignment", "gradient_snr", "critical_learning_rate", "optimal_baseline")
 
@@ -43,9 +43,8 @@ def lines(out):
 
 
 def small(**options):
-    return Run(
-        "group-word", "tiny", **{"steps": 3, "arguments": loop_arguments(4, 4, "grpo", "adamw", 1e-3, False)} | options
-    )
+    chosen = {"steps": 3, "group_size": 4, "prompts": 4, "learning_rate": 1e-3} | options
+    return Run("group-word", "tiny", **chosen | {"options": ["--optim", "adamw_torch", *chosen.get("options", ())]})
 
 
 SMALL = ("--group-size", 4, "--prompts", 4)
@@ -79,19 +78,18 @@ def test_a_saved_model_is_the_trained_one(tmp_path):
 
 def test_a_resumed_run_takes_the_same_next_step(tmp_path):
     """Stopped after two of four steps and begun again: the same numbers at every step, the same parameters."""
-    arguments = small().arguments | {"save_steps": 1, "save_total_limit": 4}
-    act = {"baseline": "lagged", "snr_rate": True}
-    arguments |= {"scale_rewards": "none"}
-    straight = train_trl(small(steps=4, arguments=arguments, act=act), tmp_path / "a")
-    train_trl(small(steps=2, arguments=arguments, act=act), tmp_path / "b")
-    resumed = train_trl(small(steps=4, arguments=arguments, act=act), tmp_path / "b")
+    words = "--save_steps 1 --save_total_limit 4 --scale_rewards none --baseline lagged --snr-rate"
+    options = words.split()
+    straight = train_trl(small(steps=4, options=options), tmp_path / "a")
+    train_trl(small(steps=2, options=options), tmp_path / "b")
+    resumed = train_trl(small(steps=4, options=options), tmp_path / "b")
     assert [record["step"] for record in resumed] == [0, 1, 2, 3]
     for one, other in zip(straight, resumed, strict=True):
         assert one == other
     theta = [QwenTestbed(model=str(tmp_path / run / "model"), alphabet="vocabulary").theta for run in "ab"]
     assert (theta[0] == theta[1]).all()
     with pytest.raises(ValueError, match="a folder of a run with other seed"):
-        train_trl(small(steps=4, arguments=arguments, act=act, seed=1), tmp_path / "b")
+        train_trl(small(steps=4, options=options, seed=1), tmp_path / "b")
 
 
 def test_only_whole_checkpoints_count(tmp_path):
@@ -146,7 +144,7 @@ def files(tmp_path_factory):
 def test_a_file_of_problems_runs_end_to_end(files, tmp_path, style):
     ran = train(
         tmp_path, "--model", files / style, "--task", files / "problems.jsonl", "--prompt", style, *SMALL,
-        "--max-length", 6,
+        "--max-completion-length", 6,
     )  # fmt: skip
     assert ran.exit_code == 0, ran.output
     found = lines(tmp_path)
@@ -160,16 +158,19 @@ def test_gsm8k_and_math_read_local_copies(files):
 
     tokenizer = AutoTokenizer.from_pretrained(files / "chat")
     for name in ("gsm8k", "math"):
-        task = load_task(name, str(files / "problems.jsonl"), tokenizer)
-        assert task.data["answer"] == ["7", "1200", "\\frac{5}{2}", "-1"]
+        task = math_task(name, str(files / "problems.jsonl"), tokenizer, "chat")
+        assert task.data["solution"] == [f"\\boxed{{{answer}}}" for answer in ("7", "1200", "\\frac{5}{2}", "-1")]
         assert "boxed" in task.data[0]["prompt"][0]["content"]
 
 
 def test_answers_are_compared_as_mathematics():
     chat = [[{"role": "assistant", "content": "So it is $\\boxed{2.5}$."}]]
-    assert math_verifier(chat, ["\\frac{5}{2}"]) == [1.0]
-    said = ["The answer is \\boxed{1200}", "\\boxed{1,200}", "I think 1200", "1201", "", "\\boxed{"]
-    assert math_verifier(said, ["1200"] * 6) == [1, 1, 1, 0, 0, 0]
+    assert math_verifier(chat, ["\\boxed{\\frac{5}{2}}"]) == [1.0]
+    said = {
+        "The answer is \\boxed{1200}": 1, "\\boxed{1,200}": 1, "The final answer is $1200$.": 1, "I think 1200": 0,
+        "\\boxed{1201}": 0, "": 0, "\\boxed{": 0,
+    }  # fmt: skip
+    assert math_verifier(list(said), ["\\boxed{1200}"] * 7) == list(said.values())
     assert final_answer("so \\boxed{\\frac{1}{2}} it is") == "\\frac{1}{2}"
     assert final_answer("\\boxed{open") == "\\boxed{open"
     assert final_answer(" 12 ") == "12"
@@ -199,7 +200,15 @@ def refused(files, tmp_path, *options):
         (["--task", "{files}/problems.jsonl"], "with the model tiny"),
         (["--model", "some/where"], "model must be a readable checkpoint or a reachable name"),
         (["--model", "no such place"], "model must be a folder, or a name on the hub"),
-        (["--estimator", "rloo"], "estimator must be one of dr_grpo"),
+        (["--estimator", "rloo"], "--estimator must be left out: TRL has --scale_rewards"),
+        (["--loss_type", "rloo"], "rloo"),
+        (["--learning-rat", "1"], "names that rlvr train or trl.GRPOConfig has, got ['--learning-rat', '1']"),
+        (["--epsilon", "small"], "invalid float value: 'small'"),
+        (["--max_steps", "9"], "max_steps must be left out, since rlvr train's own options make it 2, got 9"),
+        (["--group-size", "4", "--num_generations", "8"], "num_generations must be left out"),
+        (["--prompts", "1", "--gradient_accumulation_steps", "3"], "prompts times group size must be a multiple of 3"),
+        (["--logging_steps", "5"], "logging_steps must be at most the 2 steps"),
+        (["--data", "here.jsonl"], "task must be another one, or used without data"),
         (["--scores", "first"], "scores must be one of"),
         (["--baseline", "lagged"], 'scale_rewards must be "none"'),
         (["--beyond", "stop"], "beyond must be one of"),
@@ -232,14 +241,24 @@ def test_groups_of_one_are_refused(tmp_path):
     ran = train(tmp_path, "--group-size", 1)
     assert ran.exit_code == 2
     assert "group-size" in ran.output
-    with pytest.raises(ValueError, match="group_size must be an integer of at least 2"):
-        loop_arguments(1, 4, "grpo", "sgd", 0.1, False)
 
 
-def test_the_trainers_own_options_need_the_trainer(tmp_path):
-    ran = CliRunner().invoke(cli.app, ["train", "--out", str(tmp_path), "--steps", "1", "--lora", "4"])
+@pytest.mark.parametrize("option", ["--lora", "--world-size", "--bta"])
+def test_the_trainers_own_options_need_the_trainer(tmp_path, option):
+    ran = CliRunner().invoke(cli.app, ["train", "--out", str(tmp_path), "--steps", "1", option, "4"])
     assert isinstance(ran.exception, ValueError)
-    assert "lora must be left out, or used with --engine trl" in str(ran.exception)
+    assert f"{option} must be left out, or used with --engine trl" in str(ran.exception)
+
+
+def test_every_option_of_the_trainer_is_taken(tmp_path):
+    words = "--beta 0.04 --loss-type=grpo --num_iterations 2 --no-fresh --limit 2 --lora 3 --mask_truncated_completions"
+    inputs, measure, act, config = read_options(small(options=words.split(), prompts=None), tmp_path)
+    assert (inputs.lora, measure.fresh, act.limit) == (3, False, 2.0)
+    assert (config.beta, config.loss_type, config.num_iterations, config.optim) == (0.04, "grpo", 2, "adamw_torch")
+    assert config.mask_truncated_completions
+    assert (config.num_generations, config.per_device_train_batch_size, config.max_steps) == (4, 32, 3)
+    *_, config = read_options(small(options=["--gradient_accumulation_steps", "2"]), tmp_path)
+    assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 4 * 4
 
 
 def test_arguments_come_from_a_file_and_options_win(tmp_path):
@@ -253,28 +272,38 @@ def test_arguments_come_from_a_file_and_options_win(tmp_path):
     assert lines(tmp_path / "a")[0]["learning_rate"] == 0.25
     file.write_text(file.read_text() + "no_such_argument: 1\n")
     with pytest.raises(ValueError, match="no_such_argument"):
-        train_trl(small(arguments={}, arguments_file=file), tmp_path / "b")
-    for text in ("- a\n- b\n", "a: [\n"):
+        train_trl(small(arguments_file=file), tmp_path / "b")
+    for text, said in (("- a\n- b\n", "arguments must be"), ("a: [\n", "arguments must be"), ("1: 2\n", "strings"),
+                       ("use_cpu: true\nbf16: false\nseed: 5\n", "seed must be left out")):  # fmt: skip
         file.write_text(text)
-        with pytest.raises(ValueError, match="arguments must be"):
-            train_trl(small(arguments={}, arguments_file=file), tmp_path / "c")
+        with pytest.raises(ValueError, match=said):
+            train_trl(small(arguments_file=file), tmp_path / "c")
 
 
 def test_a_failed_run_is_one_line_and_exit_code_one(tmp_path, monkeypatch):
     def fail(run, out):
         raise RunFailed("the loss is nan at step 3")
 
-    monkeypatch.setattr(trl_train, "train_trl", fail)
+    monkeypatch.setattr(trl_run, "train_trl", fail)
     ran = train(tmp_path)
     assert ran.exit_code == 1
     assert "rlvr: the loss is nan at step 3" in ran.output
 
 
+def test_a_missing_package_is_a_failed_run(tmp_path, monkeypatch):
+    def absent(**_):
+        raise ImportError("vllm is not\ninstalled")
+
+    monkeypatch.setattr("rlvr_lib.trl.trainer.MeasuredGRPOTrainer", absent)
+    with pytest.raises(RunFailed, match="the trainer could not be built: vllm is not installed"):
+        train_trl(small(), tmp_path)
+
+
 def test_a_corrupt_checkpoint_folder_does_not_stop_a_run(tmp_path):
-    train_trl(small(steps=1, arguments=small().arguments | {"save_steps": 1}), tmp_path)
+    train_trl(small(steps=1, options=["--save_steps", "1"]), tmp_path)
     shutil.copytree(tmp_path / "checkpoints" / "checkpoint-1", tmp_path / "checkpoints" / "checkpoint-2")
     (tmp_path / "checkpoints" / "checkpoint-2" / "trainer_state.json").write_text("{")
-    records = train_trl(small(steps=2, arguments=small().arguments | {"save_steps": 1}), tmp_path)
+    records = train_trl(small(steps=2, options=["--save_steps", "1"]), tmp_path)
     assert [record["step"] for record in records] == [0, 1]
 
 

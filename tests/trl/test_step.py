@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rlvr_lib import gradient_cosines, gradient_snr, group_gain, squared_signal
-from rlvr_lib.testbeds.measured_run import AlongStep
 from rlvr_lib.theory.baseline import pooled_baselines
+from rlvr_lib.theory.threshold import AlongStep
 from rlvr_lib.trl.step import Along, Groups, Scores, jackknife, standard_error
 
 RNG = np.random.default_rng(0)

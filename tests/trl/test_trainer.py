@@ -1,11 +1,12 @@
 """The measured trainer: its gradient is the loop's, its numbers are those of the enumeration, its actions act."""
 
+import importlib
 import json
 import logging
 import math
 import resource
 from collections import Counter
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +17,15 @@ from trl_runs import build, logged, replayed, warm
 
 from rlvr_lib import group_gain, log_odds
 from rlvr_lib.testbeds.grpo import GRPO, flat, one_thread, surrogate_loss
-from rlvr_lib.testbeds.measured_run import AlongStep, along_step, prompt_gradients
-from rlvr_lib.trl import Act, Measure, MeasuredGRPOTrainer, Memory
+from rlvr_lib.testbeds.measured_run import along_step, prompt_gradients
+from rlvr_lib.theory.signal import RunningSnr
+from rlvr_lib.theory.threshold import AlongStep
+from rlvr_lib.trl import Act, Measure, MeasuredGRPOTrainer, Memory, watch
+from rlvr_lib.trl.reward_watch import UNSEEN
 from rlvr_lib.trl.rollouts import Rollouts, RunFailed, success_of
 from rlvr_lib.trl.scores import Sampled
 from rlvr_lib.trl.step import Groups
 from rlvr_lib.trl.tasks import TrainingTask, group_task
-from rlvr_lib.trl.watch import UNSEEN, watch
 
 # What peft and trl call, and transformers has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -188,7 +191,7 @@ def test_directional_numbers_are_those_of_the_enumeration_along_the_actual_updat
     for step, update in enumerate(measured.updates):
         length = np.linalg.norm(update)
         assert logged(measured, "update_norm")[step] == pytest.approx(length, rel=1e-4)
-        derivatives = np.mean([testbed.derivatives_along(prompt, update / length) for prompt in range(6)], 0)
+        derivatives = np.mean([testbed.along(prompt, update / length) for prompt in range(6)], 0)
         exact = AlongStep(*derivatives)
         truth = exact.gap_alignment, exact.critical_step * 1e-3 / length
         for name, value in zip(names, truth, strict=True):
@@ -398,8 +401,8 @@ def test_the_snr_rate_scales_the_schedule_and_is_logged(testbed):
     assert len(used) == 3
     assert all(0 <= rate < 0.1 for rate in used)
     assert used[-1] == pytest.approx(0.1 * trainer.memory.snr_factor, rel=1e-9)
-    assert Memory(signal=3.0, noise=1.0).snr_factor == 0.75
-    assert Memory(signal=-3.0, noise=1.0).snr_factor == 0
+    assert Memory(snr=RunningSnr(signal=3.0, noise=1.0)).snr_factor == 0.75
+    assert Memory(snr=RunningSnr(signal=-3.0, noise=1.0)).snr_factor == 0
     assert Memory().snr_factor == 1
 
 
@@ -410,7 +413,7 @@ def critical_rate(testbed, prompts, size):
     update = np.mean([g * gradient for g, gradient in zip(gain, gradients, strict=True)], 0)
     update *= math.sqrt((size - 1) / size) / (testbed.task.width + 1)
     length = np.linalg.norm(update)
-    along = AlongStep(*np.mean([testbed.derivatives_along(prompt, update / length) for prompt in prompts], 0))
+    along = AlongStep(*np.mean([testbed.along(prompt, update / length) for prompt in prompts], 0))
     return along.critical_step / length
 
 
@@ -526,7 +529,7 @@ def test_a_plain_trainer_is_watched_and_told_what_stays_unseen(testbed, tmp_path
         arguments={"shuffle_dataset": False},
     )  # fmt: skip
     watch(trainer, rows=tmp_path / "groups.jsonl")
-    with caplog.at_level(logging.WARNING, "rlvr_lib.trl.watch"):
+    with caplog.at_level(logging.WARNING, "rlvr_lib.trl.reward_watch"):
         trainer.train()
     expected = Groups(np.full(4, 6.0), rollout.reward.sum(1)).values()
     for name, value in expected.items():
@@ -541,10 +544,42 @@ def test_a_plain_trainer_is_watched_and_told_what_stays_unseen(testbed, tmp_path
     assert [row["length"] for row in rows[:24]] == rollout.length.tolist()
 
 
-def test_rewards_that_are_models_cannot_be_watched():
-    trainer = SimpleNamespace(reward_funcs=[torch.nn.Linear(1, 1)])
-    with pytest.raises(ValueError, match="reward_funcs must be ordinary functions, got 'Linear'"):
-        watch(trainer)
+def test_the_function_is_what_the_package_exports():
+    """Also after everything in it was imported: no module of the package is called as one of its functions."""
+    package = importlib.import_module("rlvr_lib.trl")
+    for file in Path(package.__file__).parent.glob("[!_]*.py"):
+        importlib.import_module(f"rlvr_lib.trl.{file.stem}")
+        assert file.stem not in package.EXPORTS
+    assert package.watch is watch
+    assert callable(watch)
+
+
+@pytest.mark.parametrize("kind", [GRPOTrainer, MeasuredGRPOTrainer])
+def test_a_response_is_watched_once_whatever_rewards_it(testbed, tmp_path, kind):
+    """Two reward functions, one a callable object, one that skips a response, and evaluations in between."""
+    (rollout,), replay, task = replayed(testbed, [3, 20, 31, 8], 6)
+
+    class Half:
+        __name__ = "half"
+
+        def __call__(self, completion_ids, **columns):
+            verdicts = task.reward(completion_ids=completion_ids, **columns)
+            return [None, *(np.float32(verdict) for verdict in verdicts[1:])]
+
+    trainer = build(
+        kind, own_copy(testbed), 4, 6, steps=2, rollout_func=replay, eval_dataset=task.data,
+        task=TrainingTask(task.data, [Half(), Half()], task.longest),
+        arguments={"shuffle_dataset": False, "eval_strategy": "steps", "eval_steps": 1, "reward_weights": [0.5, 0.5],
+                   "per_device_eval_batch_size": 24},
+    )  # fmt: skip
+    watch(trainer, rows=str(tmp_path / "groups.jsonl"))
+    trainer.train()
+    rows = [json.loads(line) for line in (tmp_path / "groups.jsonl").read_text().splitlines()]
+    assert Counter(row["step"] for row in rows) == {0: 23, 1: 23}
+    assert [row["reward"] for row in rows[:23]] == rollout.reward.ravel().tolist()[1:]
+    success = logged(trainer, "success_rate")
+    assert len(success) == 2
+    assert success[0] == pytest.approx((rollout.reward[0, 1:].mean() + rollout.reward[1:].mean(1).sum()) / 4)
 
 
 def test_log_odds_of_the_population_is_not_at_an_edge(short):

@@ -1,7 +1,7 @@
 """Qwen2 and Qwen3 as one plain-tensor forward, on the parameters of the real ``transformers`` model.
 
 Left out of the forward: dropout, sliding windows, training mode, everything that is not a decoder with full causal
-attention. It takes a forest of prefixes (see ``forest``) instead of a padded batch, and any float type.
+attention. It takes a forest of prefixes (see ``prefixes``) instead of a padded batch, and any float type.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from jaxtyping import Float, Int
 
 from rlvr_lib.arguments import require
 from rlvr_lib.testbeds.group_tasks import END, EQUALS, FILLER, PAD, GroupTask
-from rlvr_lib.testbeds.qwen.attention import Attention, row_attention
-from rlvr_lib.testbeds.qwen.prefixes import Forest
+from rlvr_lib.testbeds.qwen.prefixes import Attention, Forest, row_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -39,9 +38,6 @@ def tiny_model(vocabulary: int, seed: int, family: str = "qwen3") -> PreTrainedM
     """A real Qwen of 2 layers, width 64, 4 heads on 2 key-value heads: 75,136 parameters with 16 symbols (Qwen3).
 
     Symbol 0 pads, symbol 1 ends a response. Initial weights depend on the seed only.
-
-    Raises:
-        ValueError: a family that is neither qwen2 nor qwen3.
     """
     require(family in FAMILIES, "family", family, f"one of {', '.join(FAMILIES)}")
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -95,11 +91,7 @@ def _reading(name: str) -> Iterator[None]:
 def task_vocabulary(
     tokenizer: PreTrainedTokenizerBase, task: GroupTask, emitted: Sequence[int]
 ) -> Int[torch.Tensor, " S"]:
-    """The model's token for every symbol; symbols that are never used become the end.
-
-    Raises:
-        ValueError: a symbol that is not one token of its own.
-    """
+    """The model's token for every symbol; symbols that are never used become the end."""
     used = {FILLER, EQUALS, *task.answers, *emitted} - {END, PAD}
     tokens = {END: tokenizer.eos_token_id}
     if PAD in emitted:
@@ -143,7 +135,7 @@ class PlainQwen:
         cos, sin: [positions, head_dim], the model's rotary tables (float32 numbers: the model has no finer ones).
         vocabulary: [S], the model's token for every symbol; None where these are the same numbers.
         alphabet: [A], symbols the policy may emit: its softmax is over these.
-        column: [S], place of every symbol in the alphabet, -1 for those that are not in it.
+        column: [C], place of every symbol in the alphabet, -1 for those that are not in it.
     """
 
     layers: int
@@ -155,7 +147,7 @@ class PlainQwen:
     sin: Float[torch.Tensor, "positions head_dim"]
     vocabulary: Int[torch.Tensor, " S"] | None
     alphabet: Int[torch.Tensor, " A"]
-    column: Int[torch.Tensor, " S"]
+    column: Int[torch.Tensor, " C"]
 
     @classmethod
     def of(

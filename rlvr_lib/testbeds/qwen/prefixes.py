@@ -1,23 +1,80 @@
-"""Forests of prefixes: each distinct prefix of the responses to some prompts once.
+"""Forests of prefixes: each distinct prefix of the responses to some prompts once, and attention along them.
 
 Responses to one prompt share most of their prefixes, and a causal model computes the same for a shared prefix. A
 forest lists, for every token, the tokens it attends to; prompts are its trunks, responses its branches. Sampling
 grows a forest level by level, training evaluates the branches of a rollout, the oracle those of all responses.
+
+An ``Attention`` is softmax(q k') v: it maps queries [N, groups, heads a group, size], and keys and values
+[M, groups, size] that the heads of a group share, to [N, groups, heads a group, size]. By lists it suits many branches
+and cached keys, by blocks whole prefixes.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 
-from rlvr_lib.testbeds.qwen.attention import Attention, block_attention, list_attention
-
 LARGEST_BLOCK = 128
 """Tokens of a prompt and its branches beyond which a list for each token is cheaper than all pairs."""
+
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+VECTORIZED = 16
+"""Torch's softmax over fewer entries is about ten times slower."""
+
+
+def list_attention(visible: Int[torch.Tensor, "N W"]) -> Attention:
+    """Each token attends to its own list of tokens; -1 is none."""
+    visible = F.pad(visible, (0, max(0, VECTORIZED - visible.shape[1])), value=-1)
+    bias = torch.where(visible < 0, -torch.inf, 0.0)[:, None, None]
+    seen = visible.clamp(min=0).flatten()
+
+    def attend(q, k, v):
+        shape = *visible.shape, *k.shape[1:]
+        keys, values = (x.flatten(1).index_select(0, seen).view(shape).transpose(1, 2)[:, :, None] for x in (k, v))
+        # With a few keys a token, products and sums are faster than batched matrix products.
+        score = (q[:, :, :, None] * keys).sum(-1)
+        return (torch.softmax(score + bias.to(q.dtype), -1)[..., None] * values).sum(-2)
+
+    return attend
+
+
+def block_attention(
+    members: Int[torch.Tensor, "Q n"], place: Int[torch.Tensor, " N"], visible: Bool[torch.Tensor, "... n n"]
+) -> Attention:
+    """Tokens attend within blocks.
+
+    Args:
+        members: the tokens of every block; blocks that are not full repeat any token.
+        place: where each token is among the Qn members.
+        visible: for each block, or for all alike, whether a member (row) attends to a member (column).
+    """
+    blocks, size = members.shape
+    bias = torch.where(visible, 0.0, -torch.inf)[..., None, None, :, :]
+
+    def attend(q, k, v):
+        _, groups, per_group, width = q.shape
+        joined = torch.cat([q, k[:, :, None], v[:, :, None]], 2).flatten(1).index_select(0, members.flatten())
+        joined = joined.view(blocks, size, groups, per_group + 2, width).permute(0, 2, 3, 1, 4)
+        # The heads of a group and the tokens become one axis: one product serves all queries of a group.
+        q, k, v = joined[:, :, :-2].flatten(2, 3), joined[:, :, -2], joined[:, :, -1]
+        weight = torch.softmax((q @ k.mT).view(blocks, groups, per_group, size, size) + bias.to(q.dtype), -1)
+        mixed = (weight.flatten(2, 3) @ v).view(blocks, groups, per_group, size, width)
+        return mixed.permute(0, 3, 1, 2, 4).flatten(0, 1).index_select(0, place)
+
+    return attend
+
+
+def row_attention(rows: int, width: int) -> Attention:
+    """Causal attention within each of the rows of a batch, tokens row after row."""
+    members = torch.arange(rows * width).view(rows, width)
+    causal = torch.arange(width) <= torch.arange(width)[:, None]
+    return block_attention(members, members.flatten(), causal)
 
 
 class Forest:

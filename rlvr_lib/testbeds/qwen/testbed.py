@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
 
-from rlvr_lib.arguments import integer, real_array, require
+from rlvr_lib.arguments import Reals, integer, real_array, require, require_shape
 from rlvr_lib.responses import Responses
-from rlvr_lib.testbeds.group_tasks import END, PAD, GroupTask, builtin_task
+from rlvr_lib.testbeds.group_tasks import END, PAD, Task, builtin_task
 from rlvr_lib.testbeds.grpo import flat, one_thread
 from rlvr_lib.testbeds.policy import Rollout
-from rlvr_lib.testbeds.qwen.attention import list_attention
 from rlvr_lib.testbeds.qwen.forward import (
     Parameters,
     PlainQwen,
@@ -30,7 +31,7 @@ from rlvr_lib.testbeds.qwen.forward import (
     tiny_model,
     untapped,
 )
-from rlvr_lib.testbeds.qwen.prefixes import Forest, all_prefixes, all_responses, shared_prefixes
+from rlvr_lib.testbeds.qwen.prefixes import Forest, all_prefixes, all_responses, list_attention, shared_prefixes
 from rlvr_lib.testbeds.qwen.warm_start import WarmStart, warm_started
 from rlvr_lib.testbeds.scores import Recorder, per_sample_scores
 
@@ -39,10 +40,11 @@ MOST_SCORE_BYTES = 4 * 2**30
 
 
 class QwenTestbed:
-    """A Qwen2 or Qwen3 that answers a task; satisfies ``TrainablePolicy``.
+    """A Qwen2 or Qwen3 that answers a task; a ``TrainableTestbed``.
 
     Flat vectors (scores, gradients, directions) have one entry for each trainable number, in the order of
-    ``named_parameters()`` of the ``transformers`` model, row-major; a tied embedding counts once.
+    ``named_parameters()`` of the ``transformers`` model, row-major; a tied embedding counts once. Prompts of more than
+    60,000 prefixes that go on are refused, and scores of more than 4 GiB (``exact`` needs none).
 
     Args:
         task: what it answers; the word problem over S3 when not given.
@@ -53,14 +55,11 @@ class QwenTestbed:
         family: ``qwen3`` or ``qwen2``, of the tiny model.
         dtype: of the trained parameters. The exact methods always compute in float64 at these parameters.
         progress: show a bar while the warm start trains.
-
-    Raises:
-        ValueError: an argument outside these, or a symbol that is not one token.
     """
 
     def __init__(
         self,
-        task: GroupTask | None = None,
+        task: Task | None = None,
         model: str = "tiny",
         warm_start: WarmStart | None = WarmStart(),  # noqa: B008 - immutable
         alphabet: str = "answers",
@@ -91,12 +90,8 @@ class QwenTestbed:
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
-    def with_task(self, task: GroupTask) -> QwenTestbed:
-        """The same model, its parameters shared, on another task of the same symbols and prompt width.
-
-        Raises:
-            ValueError: other symbols, or another width, for which the operands would sit at other places.
-        """
+    def with_task(self, task: Task) -> QwenTestbed:
+        """The same model, its parameters shared, on another task of the same symbols and prompt width."""
         same = task.symbols == self.task.symbols and task.width == self.task.width
         require(same, "task", f"width {task.width}", f"of the same symbols and width {self.task.width}")
         other = copy.copy(self)
@@ -108,12 +103,8 @@ class QwenTestbed:
         """A copy of all parameters, [d], float64."""
         return flat(self.parameters()).double().numpy()
 
-    def at(self, theta: Float[np.ndarray, " d"]) -> QwenTestbed:
-        """A copy of the testbed at other parameters [d], rounded to its dtype.
-
-        Raises:
-            ValueError: theta is not d finite numbers.
-        """
+    def at(self, theta: ArrayLike) -> QwenTestbed:
+        """A copy of the testbed at other parameters [d], rounded to its dtype."""
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model)
         other.named = dict(other.model.named_parameters())
@@ -127,11 +118,7 @@ class QwenTestbed:
         return list(self.named.values())
 
     def rollout(self, prompts: Sequence[int], group_size: int, generator: torch.Generator) -> Rollout:
-        """Sample a group of responses to each prompt, in the parameters' own precision.
-
-        Raises:
-            ValueError: no prompt, a number that is not a prompt, or an empty group.
-        """
+        """Sample a group of responses to each prompt, in the parameters' own precision."""
         require(len(prompts) > 0, "prompts", prompts, "at least one prompt")
         integer("group_size", group_size, low=1)
         return self._rollout(self.named, prompts, group_size, generator)
@@ -165,11 +152,7 @@ class QwenTestbed:
         return Rollout(tuple(prompts), tokens, mask, reward.double().numpy())
 
     def token_log_probs(self, rollout: Rollout, parameters: Parameters | None = None) -> Float[torch.Tensor, "B T"]:
-        """Log-probability of each response token (0 where masked), at the testbed's parameters or at others.
-
-        Raises:
-            ValueError: a token that is not in the alphabet.
-        """
+        """Log-probability of each response token (0 where masked), at the testbed's parameters or at others."""
         column = self.plain.column[rollout.tokens]
         emitted = bool(((column >= 0) | ~rollout.mask).all())
         require(emitted, "tokens", rollout.tokens[rollout.mask & (column < 0)].tolist(), "in the policy's alphabet")
@@ -204,11 +187,7 @@ class QwenTestbed:
         return per_sample_scores(one, p, prompts, tokens, mask)
 
     def responses(self, prompt: int) -> tuple[Int[torch.Tensor, "n T"], Int[torch.Tensor, " n"]]:
-        """All n responses to a prompt and their lengths: by the place of their end, those without an end last.
-
-        Raises:
-            ValueError: a prompt with more than 60,000 prefixes that go on.
-        """
+        """All n responses to a prompt and their lengths: by the place of their end, those without an end last."""
         return all_responses(tuple(self.plain.alphabet.tolist()), self._depth(prompt))
 
     def success(self, prompt: int, parameters: Parameters) -> Float[torch.Tensor, ""]:
@@ -241,60 +220,44 @@ class QwenTestbed:
             path = (path[:, None] + level[:, 1:]).flatten()
         return torch.cat([*ended, path])
 
-    @one_thread()
     def exact(self, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
-        """Success rate J and its gradient [d] at a prompt, over all responses; each prefix is evaluated once.
+        """Success rate J and its gradient [d] at a prompt, over all responses; each prefix is evaluated once."""
+        return self._with_gradient(self.success, prompt)
 
-        Raises:
-            ValueError: not a prompt, or one with more than 60,000 prefixes that go on.
-        """
-        p = {name: value.requires_grad_() for name, value in self._in_float64().items()}
-        success = self.success(prompt, p)
-        gradient = torch.autograd.grad(success, list(p.values()))
-        return float(success.detach()), flat(gradient).numpy()
+    def log_odds_and_gap(self, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
+        """Log-odds of success and their gradient, the gradient gap [d], over all responses."""
+        return self._with_gradient(self.log_odds, prompt)
 
     @one_thread()
-    def log_odds_and_gap(self, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
-        """Log-odds of success and their gradient, the gradient gap [d], over all responses.
-
-        Raises:
-            ValueError: not a prompt, or one with more than 60,000 prefixes that go on.
-        """
-        p = {name: value.requires_grad_() for name, value in self._in_float64().items()}
-        value = self.log_odds(prompt, p)
+    def _with_gradient(self, function, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
+        p = self._leaves()
+        value = function(prompt, p)
         return float(value.detach()), flat(torch.autograd.grad(value, list(p.values()))).numpy()
 
     @one_thread()
-    def derivatives_along(
-        self, prompt: int, direction: Float[np.ndarray, " d"], of: str = "success"
-    ) -> tuple[float, float, float]:
-        """Success or its log-odds, and their first and second derivative along a direction [d], over all responses.
-
-        Args:
-            prompt: its number.
-            direction: of any length; the derivatives are those of moving by a multiple of it.
-            of: ``success`` or ``log_odds``.
-
-        Raises:
-            ValueError: not a prompt, one with more than 60,000 prefixes that go on, a wrong direction or quantity.
-        """
+    def along(self, prompt: int, direction: ArrayLike, of: str = "success") -> tuple[float, float, float]:
+        """Success or ``log_odds``, and its first and second derivative along a direction [d], over all responses."""
         require(of in ("success", "log_odds"), "of", of, "success or log_odds")
-        along = self.unflatten("direction", direction).values()
-        p = {name: value.requires_grad_() for name, value in self._in_float64().items()}
+        towards, p = self.unflatten("direction", direction).values(), self._leaves()
         value = getattr(self, of)(prompt, p)
         gradient = torch.autograd.grad(value, list(p.values()), create_graph=True)
-        slope = sum((g * w).sum() for g, w in zip(gradient, along, strict=True))
+        slope = sum(((g * w).sum() for g, w in zip(gradient, towards, strict=True)), torch.zeros(()))
         hessian_product = torch.autograd.grad(slope, list(p.values()))
-        second = sum((h * w).sum() for h, w in zip(hessian_product, along, strict=True))
+        second = sum((h * w).sum() for h, w in zip(hessian_product, towards, strict=True))
         return float(value.detach()), float(slope.detach()), float(second)
 
     @one_thread()
-    def enumerate(self, prompt: int) -> Responses:
-        """All responses to a prompt with their probabilities and scores, every malformed one included.
+    @torch.no_grad()
+    def odds_along(self, prompt: int, direction: ArrayLike, steps: ArrayLike) -> Reals:
+        """Log-odds of success at theta + step * direction for every step, in the shape of ``steps``; in float64."""
+        towards, p, steps = self.unflatten("direction", direction), self._in_float64(), real_array("steps", steps)
+        moved = ({name: x.add(towards[name], alpha=h) for name, x in p.items()} for h in steps.ravel().tolist())
+        odds = [float(self.log_odds(prompt, there)) for there in moved]
+        return np.reshape(odds, steps.shape)[()]
 
-        Raises:
-            ValueError: not a prompt, or scores of more than 4 GiB (``exact`` does without them).
-        """
+    @one_thread()
+    def enumerate(self, prompt: int) -> Responses:
+        """All responses to a prompt with their probabilities and scores, every malformed one included."""
         tokens, length = self.responses(prompt)
         self._require_space("prompt", prompt, len(tokens))
         p = self._in_float64()
@@ -304,11 +267,7 @@ class QwenTestbed:
 
     @one_thread()
     def sample(self, prompt: int, n: int, seed: int) -> Responses:
-        """n independent responses to a prompt, each with weight 1/n.
-
-        Raises:
-            ValueError: not a prompt, n below 1, or scores of more than 4 GiB.
-        """
+        """n independent responses to a prompt, each with weight 1/n."""
         integer("n", n, low=1)
         self._require_space("n", n, n)
         p = self._in_float64()
@@ -334,9 +293,25 @@ class QwenTestbed:
     def _in_float64(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().double() for name, value in self.named.items()}
 
-    def unflatten(self, name: str, vector: Float[np.ndarray, " d"]) -> dict[str, torch.Tensor]:
+    def _leaves(self) -> dict[str, torch.Tensor]:
+        return {name: value.requires_grad_() for name, value in self._in_float64().items()}
+
+    def unflatten(self, name: str, vector: ArrayLike) -> dict[str, torch.Tensor]:
         """A flat vector as float64 tensors in the shapes of the parameters."""
-        vector, sizes = real_array(name, vector, ndim=1), [value.numel() for value in self.named.values()]
-        require(len(vector) == sum(sizes), name, f"length {len(vector)}", f"of length {sum(sizes)}")
+        vector, sizes = real_array(name, vector), [value.numel() for value in self.named.values()]
+        require_shape(name, vector, (sum(sizes),))
         parts = torch.tensor(vector).split(sizes)
         return {name: part.view_as(value) for part, (name, value) in zip(parts, self.named.items(), strict=True)}
+
+
+def checkpoints(seeds: Sequence[int], warm_start: WarmStart = WarmStart(), **options) -> list[QwenTestbed]:  # noqa: B008
+    """Tiny models that share nothing but their settings: from each seed other initial weights and other traces.
+
+    Args:
+        seeds: of the warm starts, all different; each is cached by itself.
+        warm_start: its other settings.
+        options: of ``QwenTestbed``.
+    """
+    require(len(set(seeds)) == len(seeds), "seeds", seeds, "all different")
+    require(options.get("model", "tiny") == "tiny", "model", options.get("model"), "tiny: a loaded one has no seed")
+    return [QwenTestbed(warm_start=replace(warm_start, seed=seed), **options) for seed in seeds]

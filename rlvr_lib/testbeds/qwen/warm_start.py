@@ -19,13 +19,11 @@ from tqdm import tqdm
 
 from rlvr_lib.arguments import closed_interval, integer, positive
 from rlvr_lib.files import sha256
-from rlvr_lib.testbeds import group_tasks as tasks
+from rlvr_lib.testbeds import group_tasks
 from rlvr_lib.testbeds.checkpoint import cache_folder, load_tensors, save_tensors
-from rlvr_lib.testbeds.group_tasks import GroupTask
+from rlvr_lib.testbeds.group_tasks import Task
 from rlvr_lib.testbeds.grpo import one_thread
-from rlvr_lib.testbeds.qwen import attention
-from rlvr_lib.testbeds.qwen import forward as qwen_model
-from rlvr_lib.testbeds.qwen import prefixes as forest
+from rlvr_lib.testbeds.qwen import forward, prefixes
 from rlvr_lib.testbeds.qwen.forward import PlainQwen
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ class WarmStart:
         return self.learning_rate * min(1.0, (step + 1) / self.ramp, left / self.decay)
 
 
-def supervise(model: PreTrainedModel, plain: PlainQwen, task: GroupTask, settings: WarmStart, progress: bool) -> None:
+def supervise(model: PreTrainedModel, plain: PlainQwen, task: Task, settings: WarmStart, progress: bool) -> None:
     """Train a model in place on the task's demonstrations: mean negative log-probability of a token, by AdamW."""
     p = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(p.values(), betas=(0.9, 0.95), weight_decay=0.0, fused=True)
@@ -84,7 +82,7 @@ def supervise(model: PreTrainedModel, plain: PlainQwen, task: GroupTask, setting
 
 
 def warm_started(
-    model: PreTrainedModel, plain: PlainQwen, task: GroupTask, settings: WarmStart, progress: bool = False
+    model: PreTrainedModel, plain: PlainQwen, task: Task, settings: WarmStart, progress: bool = False
 ) -> None:
     """Give a freshly initialised model its warm start: from the cache, or by training, which fills the cache.
 
@@ -105,23 +103,24 @@ def warm_started(
             value.copy_(stored[name])
 
 
-def cache_key(model: PreTrainedModel, plain: PlainQwen, task: GroupTask, settings: WarmStart) -> str:
+def cache_key(model: PreTrainedModel, plain: PlainQwen, task: Task, settings: WarmStart) -> str:
     """Hash of what the warm start depends on: model, task, settings, versions, and the source of this training."""
     import transformers
 
+    fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task) if field.name != "group"}
     described = {
         "model": model.config.to_diff_dict(),
         "alphabet": plain.alphabet.tolist(),
-        "task": {"kind": type(task).__name__, **_plain_fields(task), "table": task.table.tolist()},
+        "task": {"kind": type(task).__name__, **fields, "table": task.table.tolist()},
         "settings": dataclasses.asdict(settings),
         "versions": [torch.__version__, transformers.__version__],
-        "sources": [sha256(Path(module.__file__).read_bytes()) for module in (attention, forest, qwen_model, tasks)],
+        "sources": [sha256(Path(module.__file__ or "").read_bytes()) for module in (prefixes, forward, group_tasks)],
         "training": sha256(Path(__file__).read_bytes()),
     }
     return sha256(json.dumps(described, sort_keys=True, default=str).encode())
 
 
-def _plain_fields(task: GroupTask) -> dict[str, object]:
+def _plain_fields(task: Task) -> dict[str, object]:
     return {field.name: getattr(task, field.name) for field in dataclasses.fields(task) if field.name != "group"}
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from rlvr_lib.arguments import integer, positive, real_array, require
-from rlvr_lib.testbeds.transformer.problems import WordProblems, success_probability
+from rlvr_lib.testbeds.transformer.problems import WordProblems, log_odds, success_probability
 from rlvr_lib.theory.groups import FiniteGroup
 
 ADDRESSING = ("content", "relative")
@@ -34,16 +35,14 @@ class AttentionPolicy:
             ``relative``, it is theta[m - l + N - 1], one bias for every offset.
         sharpness: None for the linear head, whose policy over the next product is the attention-weighted mixture of
             the clauses' outcomes; a positive number for the softmax head, whose logits are sharpness x that mixture.
-        embedding: [N, e], one row a name; one-hot when not given. Content addressing only.
-
-    Raises:
-        ValueError: an argument outside the ranges above.
+        embedding: [N, e], one row a name, or [R, N, e] for R runs with a table each; one-hot when not given. Content
+            addressing only.
     """
 
     names: int = 45
     addressing: str = "content"
     sharpness: float | None = None
-    embedding: Float[torch.Tensor, "N e"] | None = None
+    embedding: Float[torch.Tensor, "*runs N e"] | Float[np.ndarray, "*runs N e"] | None = None
 
     def __post_init__(self) -> None:
         integer("names", self.names, low=1)
@@ -54,9 +53,10 @@ class AttentionPolicy:
             object.__setattr__(self, "sharpness", float(sharpness))
         if self.embedding is not None:
             require(self.addressing == "content", "embedding", "one for relative addressing", "None there")
-            embedding = real_array("embedding", self.embedding, ndim=2)
+            embedding = real_array("embedding", self.embedding)
+            require(embedding.ndim in (2, 3), "embedding", f"{embedding.ndim} axes", "[N, e] or [R, N, e]")
             rows = f"one row for each of {self.names} names"
-            require(len(embedding) == self.names, "embedding", f"{len(embedding)} rows", rows)
+            require(embedding.shape[-2] == self.names, "embedding", f"{embedding.shape[-2]} rows", rows)
             object.__setattr__(self, "embedding", torch.tensor(embedding))
 
     @property
@@ -64,7 +64,7 @@ class AttentionPolicy:
         """d, the number of parameters."""
         if self.addressing == "relative":
             return 2 * self.names - 1
-        return (self.names if self.embedding is None else self.embedding.shape[1]) ** 2
+        return (self.names if self.embedding is None else self.embedding.shape[-1]) ** 2
 
     def initial(self, weight: float) -> Float[torch.Tensor, " d"]:
         """W_QK = weight x identity, or a bias of ``weight`` at offset 0; all else zero.
@@ -78,7 +78,7 @@ class AttentionPolicy:
         theta[self.names - 1] = weight
         return theta
 
-    def attention_logits(self, theta: Float[torch.Tensor, "*runs d"]) -> Float[torch.Tensor, "*runs N N"]:
+    def attention_logits(self, theta: Float[torch.Tensor, "*#runs d"]) -> Float[torch.Tensor, "*runs N N"]:
         """Logit of every query (rows) at every key (columns)."""
         if self.addressing == "relative":
             position = torch.arange(self.names)
@@ -86,13 +86,13 @@ class AttentionPolicy:
             return theta.index_select(-1, offset.flatten()).unflatten(-1, offset.shape)
         side = round(self.size**0.5)
         weight = theta.unflatten(-1, (side, side))
-        return weight if self.embedding is None else self.embedding @ weight @ self.embedding.T
+        return weight if self.embedding is None else self.embedding @ weight @ self.embedding.mT
 
     def attend(
         self,
-        theta: Float[torch.Tensor, "*runs d"],
-        name: Int[torch.Tensor, "*runs T P"],
-        values: Float[torch.Tensor, "*runs N order P"],
+        theta: Float[torch.Tensor, "*#runs d"],
+        name: Int[torch.Tensor, "*#runs T P"],
+        values: Float[torch.Tensor, "*#runs N order P"],
     ) -> tuple[Float[torch.Tensor, "*runs T order P"], Float[torch.Tensor, "*runs T P"]]:
         """Softmax attention of every step: the mixture of elements it reads, and its weight on the right clause.
 
@@ -110,19 +110,25 @@ class AttentionPolicy:
         own = own.expand(*name.shape[:-2], self.names).gather(-1, name.flatten(-2)).unflatten(-1, name.shape[-2:])
         return mixture / total, own / total[..., 0, :]
 
-    def head(self, mixture: Float[torch.Tensor, "*runs T order P"]) -> Float[torch.Tensor, "*runs T order P"]:
+    def head(self, mixture: Float[torch.Tensor, "*#runs T order P"]) -> Float[torch.Tensor, "*runs T order P"]:
         """Law of the element by which a step multiplies the running product, from the mixture that it read."""
         return mixture if self.sharpness is None else torch.softmax(self.sharpness * mixture, -2)
 
     def step_law(
-        self, theta: Float[torch.Tensor, "*runs d"], problems: WordProblems
+        self, theta: Float[torch.Tensor, "*#runs d"], problems: WordProblems
     ) -> Float[torch.Tensor, "*runs T order P"]:
         """``head`` of ``attend``."""
         return self.head(self.attend(theta, problems.step_name, problems.values)[0])
 
-    def success(self, theta: Float[torch.Tensor, "*runs d"], problems: WordProblems) -> Float[torch.Tensor, "*runs P"]:
+    def success(self, theta: Float[torch.Tensor, "*#runs d"], problems: WordProblems) -> Float[torch.Tensor, "*runs P"]:
         """Exact success of every prompt, differentiable in theta to any order (``torch.func`` included)."""
         return success_probability(self.step_law(theta, problems), problems)
+
+    def log_odds(
+        self, theta: Float[torch.Tensor, "*#runs d"], problems: WordProblems
+    ) -> Float[torch.Tensor, "*runs P"]:
+        """Log-odds of the success of every prompt, likewise; infinite where all responses are correct or all wrong."""
+        return log_odds(self.step_law(theta, problems), problems)
 
 
 @functools.cache
@@ -140,7 +146,7 @@ def group_layer(
 
 
 def group_head(
-    group: FiniteGroup, running: Int[torch.Tensor, "*batch"], mixture: Float[torch.Tensor, "*batch order"]
+    group: FiniteGroup, running: Int[torch.Tensor, "*#batch"], mixture: Float[torch.Tensor, "*#batch order"]
 ) -> Float[torch.Tensor, "*batch order"]:
     """The frozen ReLU layer: mass of every next product, given the running one and the mixture read by attention."""
     inputs, outputs = group_layer(group)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
-from scipy.special import gammaln
 from tqdm import tqdm
 
 from rlvr_lib.arguments import closed_interval, integer, non_negative, real_array, require
@@ -29,7 +28,7 @@ from rlvr_lib.testbeds.transformer.problems import (
     success_and_sensitivity,
     success_probability,
 )
-from rlvr_lib.theory.advantages import ESTIMATORS, group_advantages
+from rlvr_lib.theory.advantages import ESTIMATORS, POWERS, gain_over_variance, group_advantages
 
 PromptWeight = Callable[[Float[torch.Tensor, "R P"]], Float[torch.Tensor, "R P"]]
 
@@ -56,39 +55,18 @@ class TrainingRecord:
     theta: Float[np.ndarray, "R d"]
     snapshots: Float[np.ndarray, "S R d"] | None
 
-    @property
-    def accuracy(self) -> Float[np.ndarray, "S R H"]:
-        """Mean probability that a step multiplies by the right element."""
-        return self.error[..., 0]
-
 
 def expected_weight(estimator: str, group_size: int | None) -> PromptWeight:
     """Expected update of an estimator as a multiple of the gradient of success: gain(J) / (J (1 - J)), by I6.
 
-    It stays finite at J = 0 and 1, where the quotient itself is 0 / 0.
-
-    Raises:
-        ValueError: an unknown estimator, ``grpo_batch`` (its weight depends on the other prompts), or a missing or
-            too small group size for those that depend on it.
+    ``grpo_batch`` has none: its weight depends on the other prompts.
     """
     allowed = [name for name in ESTIMATORS if name != "grpo_batch"]
     require(estimator in allowed, "estimator", estimator, f"one of {', '.join(allowed)} for expected updates")
     if estimator in ("reinforce", "rloo"):
         return torch.ones_like
-    group_size = integer("group_size", group_size, low=2)
-    if estimator == "dr_grpo":
-        return lambda success: torch.full_like(success, 1 - 1 / group_size)
-    k = np.arange(1, group_size)
-    log_choose = gammaln(group_size + 1) - gammaln(k + 1) - gammaln(group_size - k + 1)
-    gain = np.sqrt(k * (group_size - k)) / group_size if estimator == "grpo" else 1.0
-    coefficient = torch.tensor(np.exp(log_choose) * gain)
-    correct, wrong = torch.tensor(k - 1), torch.tensor(group_size - k - 1)
-
-    def weight(success: torch.Tensor) -> torch.Tensor:
-        p = success.clamp(0, 1)[..., None]
-        return (p**correct * (1 - p) ** wrong) @ coefficient
-
-    return weight
+    size, power = integer("group_size", group_size, low=2), POWERS[estimator]
+    return lambda success: torch.as_tensor(gain_over_variance(success.numpy().clip(0, 1), power, size))
 
 
 def train(
@@ -124,9 +102,6 @@ def train(
         record_every: iterations between records.
         keep_parameters: keep the parameters of every record.
         progress: show a progress bar.
-
-    Raises:
-        ValueError: a shape that disagrees, an argument outside its range, or prompts whose horizons change.
     """
     theta = torch.tensor(real_array("theta", theta, ndim=2))
     runs = len(theta)
@@ -150,12 +125,12 @@ def train(
             kept = theta.numpy() if keep_parameters else None
             rows.append((iteration, *_measure(law.detach(), attention.detach(), batch, success), kept))
         theta = theta + rates[iteration][:, None] * gradient
-    at, success, attention, error, snapshots = zip(*rows, strict=True)
+    at, solved, attended, error, snapshots = zip(*rows, strict=True)
     return TrainingRecord(
         np.array(at),
         horizons,
-        np.array(success),
-        np.array(attention),
+        np.array(solved),
+        np.array(attended),
         np.array(error),
         theta.numpy(),
         np.array(snapshots) if keep_parameters else None,
@@ -170,7 +145,7 @@ def _check_problems(problems: WordProblems, policy: AttentionPolicy, runs: int, 
     require(shape[:-2] in ((), (runs,)), "problems", f"run axes {shape[:-2]}", f"without a run axis, or with {runs}")
 
 
-def _rates(learning_rate: ArrayLike, iterations: int, runs: int) -> Float[torch.Tensor, "iterations+1 R"]:
+def _rates(learning_rate: ArrayLike, iterations: int, runs: int) -> Float[torch.Tensor, "updates R"]:
     """Learning rates of all updates, and 0 after the last one, where there is only a record."""
     rates = real_array("learning_rate", learning_rate)
     allowed = ((), (iterations,), (iterations, runs))

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from rlvr_lib.arguments import integer, non_negative, require
+from rlvr_lib.arguments import integer, probability_law, require
 from rlvr_lib.theory.groups import FiniteGroup
 
 ABSENT = -1
@@ -36,12 +36,8 @@ class WordProblems:
     Attributes:
         group: its ``table`` multiplies.
         horizon: [P], steps of each chain, not decreasing; T is the last and largest.
-        name: [..., P, T], which name each step needs; ignored beyond the horizon.
+        name: [..., P, T], which name each step needs, one that has a clause; ignored beyond the horizon.
         element: [..., P, N], the element that the clause of each name carries; -1 where there is no such clause.
-
-    Raises:
-        ValueError: horizons that decrease, shapes that disagree, a name or element out of range, or a step that needs
-            a name whose clause is absent.
     """
 
     group: FiniteGroup
@@ -143,9 +139,6 @@ def draw_problems(
         context: ``fixed``, a clause for every name whatever the horizon, or ``chain``, only those the chain needs.
         consecutive: a chain is a stretch of consecutive names (positions), as the relative variant needs.
         law: [order], law of the elements; uniform when not given.
-
-    Raises:
-        ValueError: an argument outside the ranges above, or a law that does not sum to one.
     """
     names, per_horizon = integer("names", names, low=1), integer("per_horizon", per_horizon, low=1)
     require(len(horizons) > 0, "horizons", horizons, "at least one chain length")
@@ -153,18 +146,14 @@ def draw_problems(
     distinct = len(set(horizons)) == len(horizons) and horizons[-1] <= names
     require(distinct, "horizons", horizons, f"different lengths of at most {names} names")
     require(context in CONTEXTS, "context", context, f"one of {', '.join(CONTEXTS)}")
-    if law is not None:
-        law = non_negative("law", law)
-        require(law.shape == (group.order,), "law", f"shape {law.shape}", f"of shape ({group.order},)")
-        require(abs(law.sum() - 1) < 1e-9, "law", f"a sum of {law.sum():.12g}", "summing to 1")
+    law = None if law is None else probability_law("law", law, (group.order,))
     horizon = np.repeat(horizons, per_horizon)
-    single = isinstance(seed, int | np.integer)
+    seeds = [seed] if isinstance(seed, int | np.integer) else seed
     drawn = [
-        _draw_run(np.random.default_rng(one), group.order, horizon, names, context, consecutive, law)
-        for one in ([seed] if single else seed)
+        _draw_run(np.random.default_rng(one), group.order, horizon, names, context, consecutive, law) for one in seeds
     ]
-    name, element = (rows[0] if single else np.stack(rows) for rows in zip(*drawn, strict=True))
-    return WordProblems(group, horizon, name, element)
+    name, element = (np.stack(rows) if seeds is seed else rows[0] for rows in zip(*drawn, strict=True))
+    return WordProblems(group, torch.as_tensor(horizon), torch.as_tensor(name), torch.as_tensor(element))
 
 
 def _draw_run(rng, order, horizon, names, context, consecutive, law):
@@ -199,7 +188,7 @@ def quotients(group: FiniteGroup, start: torch.Tensor, stop: torch.Tensor) -> to
     return _quotients(group)[stop, start]
 
 
-def running_products(group: FiniteGroup, factors: Int[torch.Tensor, "*batch T"]) -> Int[torch.Tensor, "*batch T"]:
+def running_products(group: FiniteGroup, factors: Int[torch.Tensor, "*#batch T"]) -> Int[torch.Tensor, "*batch T"]:
     """x_l = x_{l-1} k_l along the last axis, from the identity."""
     products, current = [], torch.zeros_like(factors[..., 0])
     flat = _products(group).flatten()
@@ -218,7 +207,7 @@ def _permuted(rows: torch.Tensor, index: torch.Tensor) -> Iterator[tuple[slice, 
 
 
 def running_laws(
-    law: Float[torch.Tensor, "*runs T order P"], problems: WordProblems
+    law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems
 ) -> tuple[list[Float[torch.Tensor, "*runs order running"]], Float[torch.Tensor, "*runs order P"]]:
     """Forward pass: the law of x_{l-1} before every step, for chains still running, and the law of the last product.
 
@@ -240,15 +229,22 @@ def running_laws(
 
 
 def success_probability(
-    law: Float[torch.Tensor, "*runs T order P"], problems: WordProblems
+    law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems
 ) -> Float[torch.Tensor, "*runs P"]:
     """Probability that the last product is right, differentiable in the law."""
     last = running_laws(law, problems)[1]
     return last.gather(-2, problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :])[..., 0, :]
 
 
+def log_odds(law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems) -> Float[torch.Tensor, "*runs P"]:
+    """Log-odds that the last product is right; failure is summed over the wrong ones, so nothing rounds to 1."""
+    last = running_laws(law, problems)[1]
+    target = problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :]
+    return last.gather(-2, target)[..., 0, :].log() - last.scatter(-2, target, 0.0).sum(-2).log()
+
+
 def success_and_sensitivity(
-    law: Float[torch.Tensor, "*runs T order P"], problems: WordProblems
+    law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems
 ) -> tuple[Float[torch.Tensor, "*runs P"], Float[torch.Tensor, "*runs T order P"]]:
     """Success probability and its derivative with respect to every entry of the law, by a forward and backward pass.
 
@@ -271,14 +267,14 @@ def success_and_sensitivity(
     return last.gather(-2, target)[..., 0, :], sensitivity
 
 
-def step_mean(quantity: Float[torch.Tensor, "*runs T P"], problems: WordProblems) -> Float[torch.Tensor, "*runs H"]:
+def step_mean(quantity: Float[torch.Tensor, "*#runs T P"], problems: WordProblems) -> Float[torch.Tensor, "*runs H"]:
     """A quantity of the steps averaged over the steps of every chain, then over the prompts of each horizon."""
     running = torch.arange(quantity.shape[-2])[:, None] < problems.horizon
     return (quantity * running / problems.horizon).sum(-2) @ problems.horizon_mean.T
 
 
 def step_errors(
-    law: Float[torch.Tensor, "*runs T order P"], problems: WordProblems
+    law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems
 ) -> Float[torch.Tensor, "*runs H order"]:
     """Mean law of the one-step error e = (right)^-1 (done) over the steps and prompts of each horizon.
 

@@ -1,73 +1,64 @@
 """The synthetic transformer as a testbed: its responses enumerated, sampled, and trained by the GRPO loop.
 
-The law of the element by which a step multiplies does not depend on the running product (``transformer_policy``), so
-success of chains of any length is exact by dynamic programming (``chains``), and a response is scored by its
+The law of the element by which a step multiplies does not depend on the running product (``architecture``), so
+success of chains of any length is exact by dynamic programming (``problems``), and a response is scored by its
 multipliers. A prompt is named by its index in the word problems.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from rlvr_lib.arguments import integer, real_array, require
+from rlvr_lib.arguments import Reals, integer, real_array, require, require_shape
 from rlvr_lib.responses import Responses
 from rlvr_lib.testbeds.policy import Rollout
+from rlvr_lib.testbeds.scores import second_order
 from rlvr_lib.testbeds.transformer.architecture import AttentionPolicy, group_head
 from rlvr_lib.testbeds.transformer.problems import (
     WordProblems,
-    draw_problems,
     quotients,
     running_products,
     success_and_sensitivity,
 )
 
-__all__ = ["AttentionPolicy", "TransformerTestbed", "WordProblems", "draw_problems"]
-
 MOST_SCORE_ENTRIES = 10**8
 
 
-@dataclass(frozen=True, eq=False)
 class TransformerTestbed:
-    """The policy at one parameter vector, on a list of prompts; also what the GRPO loop trains.
+    """The policy at one parameter vector, on a list of prompts; a ``TrainableTestbed``.
 
-    Attributes:
+    Args:
         policy: the architecture.
         problems: the prompts, without a run axis; a prompt is named by its index.
-        theta: [d], a float64 leaf that requires gradients; optimisers change it in place.
-
-    Raises:
-        ValueError: a name table of another size than the policy's, a run axis, or a theta of another size.
+        theta: [d], where the parameters start; copied.
     """
 
-    policy: AttentionPolicy
-    problems: WordProblems
-    theta: Float[torch.Tensor, " d"]
+    def __init__(self, policy: AttentionPolicy, problems: WordProblems, theta: ArrayLike):
+        shape = tuple(problems.element.shape)
+        require(len(shape) == 2 and shape[-1] == policy.names, "problems", shape, f"[P, {policy.names}]")
+        self.policy, self.problems = policy, problems
+        self._leaf = torch.tensor(self._vector("theta", theta), requires_grad=True)
 
-    def __post_init__(self) -> None:
-        shape = tuple(self.problems.element.shape)
-        require(len(shape) == 2 and shape[-1] == self.policy.names, "problems", shape, f"[P, {self.policy.names}]")
-        theta = self.theta.detach().numpy() if isinstance(self.theta, torch.Tensor) else self.theta
-        theta = real_array("theta", theta, ndim=1)
-        require(len(theta) == self.policy.size, "theta", f"length {len(theta)}", f"of length {self.policy.size}")
-        object.__setattr__(self, "theta", torch.tensor(theta, requires_grad=True))
+    @property
+    def theta(self) -> Float[np.ndarray, " d"]:
+        """A copy of the parameters, float64."""
+        return self._leaf.detach().numpy().copy()
 
-    def with_parameters(self, theta: ArrayLike) -> TransformerTestbed:
+    def at(self, theta: ArrayLike) -> TransformerTestbed:
         """The same policy and prompts at other parameters [d], which are copied."""
-        return replace(self, theta=theta)
+        return TransformerTestbed(self.policy, self.problems, theta)
 
     def step_scores(self, prompt: int) -> tuple[Float[np.ndarray, "h order"], Float[np.ndarray, "h order d"]]:
         """Law of the element each step multiplies by, and the gradient of its logarithm (zero where the law is zero).
 
         The score of a response is the sum over its steps; nats per unit parameter.
         """
-        chosen = self._select(prompt)
-        theta = self.theta.detach()
+        chosen, theta = self._select(prompt), self._leaf.detach()
 
         def law_of(parameters: torch.Tensor) -> torch.Tensor:
             return self.policy.step_law(parameters, chosen)[..., 0]
@@ -79,9 +70,7 @@ class TransformerTestbed:
         """All order^h responses; row r has the running products that are the digits of r in base ``order``.
 
         Responses that the policy cannot give (linear head, a product no clause leads to) have probability and score 0.
-
-        Raises:
-            ValueError: not a prompt's index, or more than 10^8 entries in the scores.
+        The scores may have 10^8 entries.
         """
         chosen = self._select(prompt)
         order, steps = self.problems.group.order, chosen.name.shape[-1]
@@ -93,64 +82,75 @@ class TransformerTestbed:
         prob = law[np.arange(steps), multiplier].prod(1)
         score = _response_scores(scores, multiplier)
         score[prob == 0] = 0
-        return Responses(self._reward(chosen, digits), score, prob / prob.sum(), np.full(len(prob), float(steps)))
+        reward = (digits[:, -1] == chosen.target).numpy()
+        return Responses(reward, score, prob / prob.sum(), np.full(len(prob), float(steps)))
 
     def sample(self, prompt: int, n: int, seed: int) -> Responses:
-        """n independent responses, each with weight 1/n.
-
-        Raises:
-            ValueError: not a prompt's index, or n below 1.
-        """
-        chosen, n = self._select(prompt), integer("n", n, low=1)
-        law, scores = self.step_scores(prompt)
+        """n independent responses, each with weight 1/n, drawn as ``rollout`` draws them."""
         generator = torch.Generator().manual_seed(integer("seed", seed, low=0))
-        multiplier = torch.multinomial(torch.tensor(law), n, replacement=True, generator=generator).T
-        products = running_products(chosen.group, multiplier)
-        score = _response_scores(scores, multiplier.numpy())
-        return Responses(self._reward(chosen, products), score, length=np.full(n, float(len(scores))))
+        rollout = self.rollout([prompt], integer("n", n, low=1), generator)
+        multiplier = quotients(self.problems.group, _previous(rollout.tokens), rollout.tokens).numpy()
+        score = _response_scores(self.step_scores(prompt)[1], multiplier)
+        return Responses(rollout.reward[0], score, length=rollout.length.numpy())
 
     def exact(self, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
         """Success rate and its gradient [d], by dynamic programming, for chains of any length."""
-        success = self.policy.success(self.theta, self._select(prompt))[0]
-        (gradient,) = torch.autograd.grad(success, self.theta)
-        return success.item(), gradient.numpy()
+        return self._with_gradient(self.policy.success, prompt)
+
+    def log_odds_and_gap(self, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
+        """Log-odds of success and their gradient, the gap [d], likewise."""
+        return self._with_gradient(self.policy.log_odds, prompt)
+
+    def along(self, prompt: int, direction: ArrayLike, of: str = "success") -> tuple[float, float, float]:
+        """Success or ``log_odds``, and its first and second derivative along a direction [d], likewise."""
+        require(of in ("success", "log_odds"), "of", of, "success or log_odds")
+        function, chosen = getattr(self.policy, of), self._select(prompt)
+        here, there = ({"theta": x} for x in (self._leaf.detach(), torch.tensor(self._vector("direction", direction))))
+        (value, slope), (_, second) = second_order(lambda p: function(p["theta"], chosen)[0], here, there)
+        self._require_mixed(prompt, of == "success" or bool(value.isfinite()))
+        return value.item(), slope.item(), second.item()
+
+    def odds_along(self, prompt: int, direction: ArrayLike, steps: ArrayLike) -> Reals:
+        """Log-odds of success at theta + step * direction for every step, in the shape of ``steps``."""
+        steps = real_array("steps", steps)
+        theta = self.theta + steps.reshape(-1, 1) * self._vector("direction", direction)
+        odds = self.policy.log_odds(torch.tensor(theta), self._select(prompt)).numpy()
+        self._require_mixed(prompt, bool(np.isfinite(odds).all()))
+        return odds.reshape(steps.shape)[()]
+
+    def _with_gradient(self, function, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
+        value = function(self._leaf, self._select(prompt))[0]
+        self._require_mixed(prompt, bool(value.isfinite()))
+        (gradient,) = torch.autograd.grad(value, self._leaf)
+        return value.item(), gradient.numpy()
+
+    @staticmethod
+    def _require_mixed(prompt: int, mixed: bool) -> None:
+        require(mixed, "prompt", prompt, "one with correct and with wrong responses, for finite log-odds")
 
     def exact_all(self) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "P d"]]:
         """Success rates and gradients of all prompts at once."""
         with torch.no_grad():
-            law = self.policy.step_law(self.theta, self.problems)
+            law = self.policy.step_law(self._leaf, self.problems)
             success, sensitivity = success_and_sensitivity(law, self.problems)
         # A copy of theta for every prompt, which then is a run of its own, keeps the gradients apart.
-        copies = self.theta.detach().expand(len(self.problems), -1).requires_grad_()
+        copies = self._leaf.detach().expand(len(self.problems), -1).requires_grad_()
         name, values = self.problems.step_name.T[..., None], self.problems.values.movedim(-1, 0)[..., None]
         law = self.policy.head(self.policy.attend(copies, name, values)[0])
         (gradient,) = torch.autograd.grad(law, copies, sensitivity.movedim(-1, 0)[..., None])
         return success.numpy(), gradient.numpy()
 
-    def success_by_horizon(self) -> dict[int, float]:
-        """Exact success averaged over the prompts of each horizon."""
-        with torch.no_grad():
-            mean = self.problems.horizon_mean @ self.policy.success(self.theta, self.problems)
-        return dict(zip(self.problems.horizons, mean.tolist(), strict=True))
-
-    def mean_gradient(self) -> tuple[float, Float[np.ndarray, " d"]]:
-        """Mean success over all prompts and its gradient [d]."""
-        law = self.policy.step_law(self.theta, self.problems)
-        success, sensitivity = success_and_sensitivity(law.detach(), self.problems)
-        (gradient,) = torch.autograd.grad(law, self.theta, sensitivity / len(self.problems))
-        return success.mean().item(), gradient.numpy()
-
     def parameters(self) -> list[torch.Tensor]:
         """The flat parameter vector, as a list of one tensor."""
-        return [self.theta]
+        return [self._leaf]
 
     def rollout(self, prompts: Sequence[int], group_size: int, generator: torch.Generator) -> Rollout:
         """``group_size`` responses to each prompt; tokens are running products, the last repeated as padding."""
         group_size = integer("group_size", group_size, low=1)
         distinct, place = np.unique([self._index(prompt) for prompt in prompts], return_inverse=True)
-        chosen = self.problems.select(distinct)
+        chosen = self.problems.select(distinct.tolist())
         with torch.no_grad():
-            law = self.policy.step_law(self.theta, chosen).movedim(-1, 0)  # [distinct, T, order]
+            law = self.policy.step_law(self._leaf, chosen).movedim(-1, 0)  # [distinct, T, order]
         running = torch.arange(law.shape[1]) < chosen.horizon[:, None]
         law[~running] = torch.eye(law.shape[-1], dtype=torch.float64)[0]  # past the end: multiply by the identity
         drawn = torch.multinomial(law[place].flatten(0, 1), group_size, replacement=True, generator=generator)
@@ -163,8 +163,8 @@ class TransformerTestbed:
     def token_log_probs(self, rollout: Rollout) -> Float[torch.Tensor, "B T"]:
         """Log-probability of every running product given the one before, through the frozen ReLU layer."""
         distinct, place = np.unique(rollout.prompts, return_inverse=True)
-        chosen = self.problems.select(distinct)
-        mixture, _ = self.policy.attend(self.theta, chosen.step_name, chosen.values)
+        chosen = self.problems.select(distinct.tolist())
+        mixture, _ = self.policy.attend(self._leaf, chosen.step_name, chosen.values)
         group_size = len(rollout.tokens) // len(rollout.prompts)
         rows = mixture.movedim(-1, 0)[place].repeat_interleave(group_size, 0)  # [B, T, order]
         mass = group_head(chosen.group, _previous(rollout.tokens), rows)
@@ -174,13 +174,10 @@ class TransformerTestbed:
         log_law = torch.log_softmax(self.policy.sharpness * mass, -1)
         return torch.where(rollout.mask, log_law.gather(-1, rollout.tokens[..., None])[..., 0], 0.0)
 
-    def scores(self, rollout: Rollout) -> Float[torch.Tensor, "B d"]:
-        """Score of every response of a rollout."""
-        multiplier = quotients(self.problems.group, _previous(rollout.tokens), rollout.tokens).numpy()
-        steps = {prompt: self.step_scores(prompt)[1] for prompt in set(rollout.prompts)}
-        groups = zip(rollout.prompts, np.split(multiplier, len(rollout.prompts)), strict=True)
-        scores = [_response_scores(steps[prompt], rows[:, : len(steps[prompt])]) for prompt, rows in groups]
-        return torch.tensor(np.concatenate(scores)).reshape(-1, self.policy.size)
+    def _vector(self, name: str, vector: ArrayLike) -> Float[np.ndarray, " d"]:
+        vector = real_array(name, vector)
+        require_shape(name, vector, (self.policy.size,))
+        return vector
 
     def _index(self, prompt: int) -> int:
         prompt = integer("prompt", prompt, low=0)
@@ -189,10 +186,6 @@ class TransformerTestbed:
 
     def _select(self, prompt: int) -> WordProblems:
         return self.problems.select([self._index(prompt)])
-
-    @staticmethod
-    def _reward(chosen: WordProblems, products: Int[torch.Tensor, "n h"]) -> Float[np.ndarray, " n"]:
-        return (products[:, -1] == chosen.target).double().numpy()
 
 
 def _previous(products: Int[torch.Tensor, "n T"]) -> Int[torch.Tensor, "n T"]:

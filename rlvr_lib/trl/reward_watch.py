@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import logging
 import math
@@ -14,18 +13,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from rlvr_lib.arguments import require
-from rlvr_lib.trl.rollouts import success_of
+from rlvr_lib.trl.rollouts import PREFIX, counted, success_of, total_reward
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "rlvr/"
 UNSEEN = (
     "gap_norm", "gap_alignment", "critical_learning_rate", "learning_rate_ratio", "gradient_snr", "noise_scale",
     "optimal_baseline", "baseline_loss", "cosine_mean", "cosine_std",
@@ -37,42 +35,48 @@ class RewardWatch(TrainerCallback):
 
     def __init__(self, trainer: GRPOTrainer, success_threshold: float | None, rows: Path | None) -> None:
         self.trainer, self.success_threshold, self.rows = trainer, success_threshold, rows
-        self._rewards: list[torch.Tensor] = []
+        self.measured = hasattr(trainer, "measure")
         self._before: list[torch.Tensor] = []
         self._descent: list[torch.Tensor | None] = []
 
-    def wrapped(self, function: Callable, weight: float) -> Callable:
-        """The reward function, its rewards noted."""
+    def noting(self, calculate: Callable) -> Callable:
+        """The trainer's ``_calculate_rewards``, its rewards noted while it trains."""
 
-        @functools.wraps(function)
-        def noted(*args, **kwargs):
-            rewards = function(*args, **kwargs)
-            if getattr(self.trainer, "aside", False):  # a rollout that is only measured
-                return rewards
-            numbers = torch.tensor([math.nan if reward is None else float(reward) for reward in rewards])
-            if not hasattr(self.trainer, "measure"):
-                self._rewards.append(weight * numbers)
-            if self.rows is not None:
-                self._write(kwargs["prompts"], rewards, kwargs["completion_ids"])
-            return rewards
+        @functools.wraps(calculate)
+        def noted(inputs, prompts, completions, completion_ids):
+            each = calculate(inputs, prompts, completions, completion_ids)
+            aside = getattr(self.trainer, "aside", False)  # a rollout that is only measured
+            if self.trainer.model.training and not aside:
+                reward = total_reward(each, self.trainer.reward_weights)
+                if not self.measured:
+                    self._log_rewards(reward)
+                if self.rows is not None:
+                    first = self.trainer.accelerator.process_index * len(prompts)
+                    self._write(prompts, reward[first : first + len(prompts)].tolist(), completion_ids)
+            return each
 
         return noted
 
+    def _log_rewards(self, reward: torch.Tensor) -> None:
+        groups = counted(success_of(reward, self.success_threshold), self.trainer.num_generations)
+        kept = np.flatnonzero(groups.count >= 2)
+        for name, value in groups.part(kept).values().items() if len(kept) else ():
+            self._log(name, value)
+
     def _write(self, prompts: Sequence[object], rewards: Sequence[float], completion_ids: Sequence[list]) -> None:
         step = self.trainer.state.global_step
-        with self.rows.open("a") as file:
+        with open(self.rows or "", "a") as file:
             for prompt, reward, ids in zip(prompts, rewards, completion_ids, strict=True):
-                name = prompt if isinstance(prompt, str) else json.dumps(prompt)
-                row = {"step": step, "prompt": name, "reward": reward, "length": len(ids)}
-                file.write(json.dumps(row) + "\n")
+                if not math.isnan(reward):
+                    row = {"step": step, "prompt": prompt, "reward": reward, "length": len(ids)}
+                    file.write(json.dumps(row) + "\n")
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Say what stays unseen."""
         logger.warning("this trainer only shows rewards and updates; not measured: %s", ", ".join(UNSEEN))
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        """Keep the parameters, and turn the rewards of the step into numbers."""
-        self._log_rewards()
+        """Keep the parameters and the gradient."""
         trained = [value for value in model.parameters() if value.requires_grad]
         self._before = [value.detach().clone() for value in trained]
         self._descent = [None if value.grad is None else -value.grad.detach() for value in trained]
@@ -91,49 +95,28 @@ class RewardWatch(TrainerCallback):
         self._log("update_norm", math.sqrt(moved))
         self._log("update_gradient_cosine", inner / math.sqrt(moved * followed) if moved * followed > 0 else math.nan)
 
-    def _log_rewards(self) -> None:
-        functions = len(self.trainer.reward_funcs)
-        if not self._rewards or len(self._rewards) % functions:
-            return
-        total = torch.stack([torch.stack(self._rewards[k::functions]).flatten() for k in range(functions)])
-        self._rewards = []
-        reward = torch.where(total.isnan().all(0), math.nan, total.nansum(0)).to(self.trainer.accelerator.device)
-        success = success_of(self.trainer.accelerator.gather(reward), self.success_threshold)
-        groups = success.view(-1, self.trainer.num_generations).cpu()
-        rate = groups.nanmean(1)
-        spread = (rate * (1 - rate)).sqrt()
-        self._log("success_rate", float(rate.nanmean()))
-        self._log("success_std", float(spread.nanmean()))
-        self._log("dead_groups", float((spread == 0).double().mean()))
-
     def _log(self, name: str, value: float) -> None:
         self.trainer._metrics["train"][PREFIX + name].append(value)
 
 
-def watch(trainer: GRPOTrainer, success_threshold: float | None = None, rows: Path | None = None) -> RewardWatch:
+def watch(trainer: GRPOTrainer, success_threshold: float | None = None, rows: Path | str | None = None) -> RewardWatch:
     """Attach to a trainer that was built elsewhere, and log into its own log under ``rlvr/``.
 
     Seen: success rate, mean spread within prompts, dead groups, length of each update and its cosine with the gradient
     (clipped, if the trainer clips). Not seen: everything in ``UNSEEN``, which needs the scores of the responses. A
-    ``MeasuredGRPOTrainer`` logs all that by itself; attached to it, this only writes ``rows``. Rewards of an evaluation
-    are taken for those of training, so leave ``eval_strategy`` off.
+    ``MeasuredGRPOTrainer`` logs all that by itself; attached to it, this only writes ``rows``.
 
     Args:
-        trainer: with ordinary, synchronous reward functions.
+        trainer: whose rewards, summed with their weights, are watched while it trains.
         success_threshold: rewards of at least this count as success; None accepts 0 and 1 only.
-        rows: a file to which every response is appended as the line that ``rlvr measure`` reads, once for each reward
-            function, with that function's own reward; one file a process.
-
-    Raises:
-        ValueError: a reward that is a model or asynchronous.
+        rows: a file to which every response with a reward is appended as the line that ``rlvr measure`` reads; one file
+            a process.
     """
-    for function in trainer.reward_funcs:
-        plain = inspect.isfunction(function) or inspect.ismethod(function)
-        seen = plain and not inspect.iscoroutinefunction(function)
-        require(seen, "reward_funcs", type(function).__name__, "ordinary functions")
+    if rows is not None:
+        rows = Path(rows)
+        rows.parent.mkdir(parents=True, exist_ok=True)
     watcher = RewardWatch(trainer, success_threshold, rows)
-    weights = trainer.reward_weights.tolist()
-    trainer.reward_funcs = [watcher.wrapped(f, w) for f, w in zip(trainer.reward_funcs, weights, strict=True)]
-    if not hasattr(trainer, "measure"):
+    trainer._calculate_rewards = watcher.noting(trainer._calculate_rewards)
+    if not watcher.measured:
         trainer.add_callback(watcher)
     return watcher
