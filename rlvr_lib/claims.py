@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import html
-import importlib.resources
 import inspect
 import json
 import math
@@ -17,14 +16,14 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import yaml
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, model_validator
 
-from rlvr_lib.arguments import real_array, require
+from rlvr_lib.arguments import real_array, require, require_shape
 
 Kind = Literal["exact", "numerical", "statistical", "training", "illustration"]
 Relation = Literal["equal to", "at least", "at most"]
@@ -34,22 +33,19 @@ Testbed = Literal["bandit", "transformer", "qwen", "none"]
 Lane = Literal["chapter", "evidence"]
 Experiment = TypeVar("Experiment", bound=Callable[..., float])
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
 MIME = "application/vnd.rlvr.claims+json"
 UNSAMPLED = ("exact", "numerical")
 EXACT = 1e-9
 """Largest tolerance of an exact claim; a larger one makes it numerical."""
 LARGEST_FALSE_ALARM = 1e-3
 """A statistical claim that fails by chance more often than this is shown and not judged."""
+SIGNS = {"equal to": "", "at least": "≥ ", "at most": "≤ "}
 WIDTH = 74
 """Columns of a claim's text on a page of the book."""
 
 
-class Sentence(BaseModel):
+class Sentence(BaseModel, frozen=True, extra="forbid"):
     """A sentence of a paper as ``data/papers.yml`` has it: which paper, how much of it was read, where it stands."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(pattern=r"^P[1-4] \(arXiv \d{4}\.\d{5}\)$")
     version: str = Field(min_length=1)
@@ -57,7 +53,7 @@ class Sentence(BaseModel):
     says: str
 
 
-class Reading(Sentence):
+class Reading(Sentence, frozen=True):
     """A sentence of a paper, and what it means for it that a claim holds.
 
     ``verdict`` is ``confirmed``, ``sharpened`` (a better constant or a wider scope), ``limited`` (true in a stated
@@ -69,16 +65,14 @@ class Reading(Sentence):
 
     @model_validator(mode="after")
     def _silence_has_no_words(self) -> Reading:
-        if (self.verdict == "beyond") == bool(self.says):
-            raise ValueError(f"a reading names a sentence unless its verdict is 'beyond', got {self.verdict}")
+        require((self.verdict == "beyond") != bool(self.says), "verdict", self.verdict, "'beyond' without a sentence")
         return self
 
 
 @functools.cache
 def papers() -> dict[str, Sentence]:
     """What the papers say, by key; under ``P1`` to ``P4`` the papers themselves, without a sentence."""
-    text = (importlib.resources.files("rlvr_lib") / "data" / "papers.yml").read_text(encoding="utf-8")
-    data = yaml.safe_load(text)
+    data = yaml.safe_load((Path(__file__).parent / "data" / "papers.yml").read_text(encoding="utf-8"))
     found = {
         name: Sentence(source=f"{name} (arXiv {paper['arxiv']})", version=paper["read"], where="", says="")
         for name, paper in data["papers"].items()
@@ -90,8 +84,8 @@ def papers() -> dict[str, Sentence]:
 def folded_verdict(verdicts: Iterable[Verdict]) -> Verdict:
     """One verdict on a sentence from those of all claims that bear on it.
 
-    A contradiction decides; so does a limit, and a sentence that was reproduced by some claims and not by others is
-    limited; where nothing was found against it, the sharpest finding counts. Nothing at all is ``beyond``.
+    A contradiction decides, then a limit; what some claims reproduced and others did not is limited. Where nothing was
+    found against the sentence the sharpest finding counts, and nothing at all is ``beyond``.
     """
     found = set(verdicts) - {"beyond"}
     if "contradicted" in found or len(found) < 2:
@@ -99,41 +93,33 @@ def folded_verdict(verdicts: Iterable[Verdict]) -> Verdict:
     return "limited" if found & {"limited", "not-reproduced"} else "sharpened"
 
 
-class Sabotage(BaseModel):
+class Sabotage(BaseModel, frozen=True, extra="forbid"):
     """A deliberately wrong variant of an experiment, put through its claim's own check."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     broken: str
-    measured: Finite
+    measured: FiniteFloat
     rejected: bool
 
 
-class Code(BaseModel):
+class Code(BaseModel, frozen=True, extra="forbid"):
     """Where a claim's lines stand: a file of the project, empty for the notebook that makes the claim, and a line."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     module: str
     function: str
     line: int = Field(ge=1)
 
 
-class Claim(BaseModel):
+class Claim(BaseModel, frozen=True, extra="forbid"):
     """One line of the ledger: what is claimed, the two numbers, our outcome, and what it means for a paper.
 
     ``outcome`` is ours: the statement holds, it fails, or it is not judged (an illustration, or a sample too small).
     ``paper`` is the sentence it bears on, with the verdict on that sentence should the claim hold.
-
     ``headline`` is the claim as a person would say it, with its number; ``statement`` says it exactly.
     ``tolerance`` is absolute, in the units of ``measured``. ``false_alarm`` is the probability that the check fails
-    although the statement is true; 0 for an exact or numerical claim, and for a training claim without an interval,
-    which is about its own runs only. ``smallest_effect`` is the deviation it would have caught: for an exact claim any
-    beyond the tolerance; for a training claim the same, of the number over its runs. ``n`` of ``unit`` were sampled.
-    ``runtime_s`` is the time since the claim before it in the same notebook. ``lane`` is where a reader finds it.
+    although the statement is true, 0 where nothing was sampled and for training runs judged without an interval.
+    ``smallest_effect`` is the deviation it would have caught, by default any beyond the tolerance. ``n`` of ``unit``
+    were sampled. ``runtime_s`` is the time since the claim before it. ``lane`` is where a reader finds it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(pattern=r"^[1-5]-[a-z0-9-]+$")
     theorem: int = Field(ge=1, le=5)
@@ -141,12 +127,12 @@ class Claim(BaseModel):
     headline: str = Field(min_length=1)
     statement: str
     kind: Kind
-    predicted: Finite
+    predicted: FiniteFloat
     relation: Relation
-    measured: Finite
-    tolerance: Finite = Field(ge=0)
+    measured: FiniteFloat
+    tolerance: FiniteFloat = Field(ge=0)
     false_alarm: float = Field(ge=0, le=1)
-    smallest_effect: Finite
+    smallest_effect: FiniteFloat
     outcome: Outcome
     paper: Reading
     sabotages: tuple[Sabotage, ...] = Field(min_length=1)
@@ -160,14 +146,12 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _evidence_is_stated(self) -> Claim:
-        if self.kind == "statistical" and self.false_alarm == 0:
-            raise ValueError(f"{self.id}: a statistical claim states its false-alarm rate")
-        if self.kind == "numerical" and self.tolerance <= EXACT:
-            raise ValueError(f"{self.id}: a numerical claim has a tolerance above {EXACT}, got {self.tolerance}")
-        if self.kind not in UNSAMPLED and not (self.n and self.unit):
-            raise ValueError(f"{self.id}: a {self.kind} claim states n and its unit, what was sampled")
-        if self.paper.verdict == "contradicted" and self.kind not in ("exact", "statistical"):
-            raise ValueError(f"{self.id}: contradicting a paper takes exact or calibrated evidence, got {self.kind}")
+        kind, sampled = self.kind, f"{self.n} {self.unit}"
+        require(kind != "statistical" or self.false_alarm > 0, "false_alarm", 0, "the rate of a statistical claim")
+        require(kind != "numerical" or self.tolerance > EXACT, "tolerance", self.tolerance, f"above {EXACT}: numerical")
+        require(kind in UNSAMPLED or bool(self.n and self.unit), "n and unit", sampled, f"those of a {kind} claim")
+        exact = self.paper.verdict != "contradicted" or kind in ("exact", "statistical")
+        require(exact, "kind", kind, "exact or statistical where a paper is contradicted")
         return self
 
     @property
@@ -181,24 +165,19 @@ class Claim(BaseModel):
         return tuple(s.broken for s in self.sabotages if not s.rejected) if self.judged else ()
 
     def __repr__(self) -> str:
-        verb = {"equal to": "=", "at least": ">=", "at most": "<="}[self.relation]
+        predicted, measured = _short(self.predicted), _short(self.measured, self.tolerance)
         lines = [
             f"{self.outcome}: {self.statement}",
-            f"predicted {verb} {_short(self.predicted)}, measured {_short(self.measured, self.tolerance)}",
-            *(f"rejected: {s.broken} ({_short(s.measured)})" for s in self.sabotages if s.rejected),
-            *(f"SABOTAGE ACCEPTED: {broken}" for broken in self.accepted_sabotages),
+            f"  predicted {SIGNS[self.relation] or '= '}{predicted}, measured {measured}",
+            *(f"  rejected: {s.broken} ({_short(s.measured)})" for s in self.sabotages if s.rejected),
+            *(f"  SABOTAGE ACCEPTED: {broken}" for broken in self.accepted_sabotages),
         ]
-        return "\n".join(
-            textwrap.fill(line, WIDTH, initial_indent="  " * (k > 0), subsequent_indent="    ")
-            for k, line in enumerate(lines)
-        )
+        return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines)
 
 
 def _short(value: float, tolerance: float = 0.0) -> str:
     """Three significant digits; rounding noise below a small tolerance is shown as such."""
-    if 0 < abs(value) <= tolerance <= 1e-6:
-        return f"0 (to {tolerance:.0e})"
-    return f"{value:.3g}"
+    return f"0 (to {tolerance:.0e})" if 0 < abs(value) <= tolerance <= 1e-6 else f"{value:.3g}"
 
 
 def passes(predicted: float, relation: Relation, measured: float, tolerance: float) -> bool:
@@ -211,7 +190,7 @@ def passes(predicted: float, relation: Relation, measured: float, tolerance: flo
 def relative_error(measured: ArrayLike, expected: ArrayLike) -> float:
     """Largest absolute difference over the largest absolute entry expected; 0 where both vanish."""
     measured, expected = real_array("measured", measured), real_array("expected", expected)
-    require(measured.shape == expected.shape, "measured", f"shape {measured.shape}", f"of shape {expected.shape}")
+    require_shape("measured", measured, expected.shape)
     difference, scale = np.abs(measured - expected).max(initial=0.0), np.abs(expected).max(initial=0.0)
     return float(difference / scale) if scale > 0 else float(difference)
 
@@ -232,11 +211,8 @@ class Ledger:
         self, theorem: int, paper: str, profile: str, seeds: Sequence[int], judged: bool = True, lane: Lane = "chapter"
     ) -> None:
         require(paper in papers() and "." not in paper, "paper", paper, "one of P1, P2, P3, P4")
-        require(lane in get_args(Lane), "lane", lane, "chapter or evidence")
         self._shared: dict[str, Any] = {"theorem": theorem, "profile": profile, "lane": lane}
-        self._paper = paper
-        self._seeds = tuple(seeds)
-        self._judged = judged
+        self._paper, self._seeds, self._judged = paper, tuple(seeds), judged
         self._since = time.perf_counter()
         self.claims: list[Claim] = []
 
@@ -257,12 +233,11 @@ class Ledger:
     ) -> Callable[[Experiment], Experiment]:
         """A decorator: run the experiment, and its sabotages, which are the same experiment with other arguments.
 
-        The function is called without arguments for the measured number and once for every sabotage; each number goes
-        through the same comparison. It is returned as it is, and the notebook shows the claim as one line.
+        The function, whose arguments all have defaults, is called without any, and once for every sabotage; it is
+        returned as it is. The notebook shows the claim as one line.
 
         Args:
-            id: the theorem's number, a hyphen and a name of lower-case letters, digits and hyphens; written out in the
-                call, where the driver looks for it.
+            id: theorem's number, hyphen, lower-case name; written out in the call, where the driver looks for it.
             headline: a format string over ``measured``, ``predicted``, ``tolerance``, ``n`` and ``unit``, such as
                 ``"Twice as fast on {n} bandits."``, so that its numbers are those of the run.
             sabotages: what is broken -> arguments of the function, at least one of them not its default.
@@ -270,8 +245,6 @@ class Ledger:
             within: absolute tolerance, at most ``EXACT`` in an exact claim and more in a numerical one.
             kind: an ``illustration`` has too few runs for a rate; it is shown and never judged.
             **options: ``paper``, ``n``, ``unit``, ``false_alarm``, ``smallest_effect`` and ``seeds``, as in ``check``.
-
-        An experiment is refused whose arguments have no defaults or whose source cannot be found.
         """
         bounds = {"equal to": equals, "at least": at_least, "at most": at_most}
         given = [(relation, bound) for relation, bound in bounds.items() if bound is not None]
@@ -280,7 +253,8 @@ class Ledger:
         require(kind != "exact" or within <= EXACT, "within", within, f"at most {EXACT}, or the kind numerical")
         self._reading(id, options.get("paper"))
         ((relation, predicted),) = given
-        options |= {"testbed": testbed, "relation": relation, "predicted": predicted, "tolerance": within, "kind": kind}
+        options |= {"relation": relation, "predicted": predicted, "tolerance": within}
+        options |= {"statement": statement, "testbed": testbed, "kind": kind}
         _headline(headline, measured=predicted, **options)
 
         def decorate(experiment: Experiment) -> Experiment:
@@ -289,8 +263,7 @@ class Ledger:
             measured, *others = (float(real_array(id, experiment(**a), ndim=0)) for a in ({}, *sabotages.values()))
             said = _headline(headline, measured=measured, **options)
             broken = dict(zip(sabotages, others, strict=True))
-            found: dict[str, Any] = {"measured": measured, "sabotages": broken, "code": code}
-            claim = self._add(id=id, headline=said, statement=statement, **found, **options)
+            claim = self._add(id, headline=said, measured=measured, sabotages=broken, code=code, **options)
             _display({"text/html": claim_line(claim), "text/plain": repr(claim)})
             return experiment
 
@@ -307,7 +280,7 @@ class Ledger:
                 sentence if the claim holds; ``n`` and ``unit``, how many of what (in the plural) were drawn; ``seeds``.
         """
         code = Code(module="", function="", line=sys._getframe(1).f_lineno)
-        return self._add(id=id, statement=statement, headline=statement, code=code, **options)
+        return self._add(id, statement=statement, headline=statement, code=code, **options)
 
     def _reading(self, id: str, paper: tuple[str, Verdict] | None) -> Reading:
         """What the claim means for its sentence; ``ValueError`` for an unknown one and for an id used before."""
@@ -316,25 +289,20 @@ class Ledger:
         require(key in papers(), "paper", key, "a key of data/papers.yml")
         return Reading(**papers()[key].model_dump(), verdict=verdict)
 
-    def _add(
-        self, *, id: str, predicted: float, measured: float, sabotages: Mapping[str, float], kind: Kind = "exact",
-        relation: Relation = "equal to", tolerance: float = 0.0, false_alarm: float = 0.0,
-        smallest_effect: Any = None, paper: tuple[str, Verdict] | None = None,
-        seeds: Sequence[int] | None = None, n: int = 0, unit: str = "", **fields: Any,
-    ) -> Claim:  # fmt: skip
-        rare = kind != "statistical" or false_alarm <= LARGEST_FALSE_ALARM
+    def _add(self, id: str, predicted: float, measured: float, sabotages: Mapping[str, float], **given: Any) -> Claim:
+        fields = {"kind": "exact", "relation": "equal to", "tolerance": 0.0, "false_alarm": 0.0, "n": 0, "unit": ""}
+        fields |= {"seeds": self._seeds} | {name: value for name, value in given.items() if value is not None}
+        kind, relation, tolerance = fields["kind"], fields["relation"], fields["tolerance"]
+        if kind != "statistical":
+            fields.setdefault("smallest_effect", tolerance)
+        rare = kind != "statistical" or fields["false_alarm"] <= LARGEST_FALSE_ALARM
         judged = kind in UNSAMPLED or (self._judged and kind != "illustration" and rare)
-        found = {what: passes(predicted, relation, number, tolerance) for what, number in sabotages.items()}
-        now, holds = time.perf_counter(), passes(predicted, relation, measured, tolerance)
-        claim = Claim(
-            id=id, kind=kind, predicted=predicted, relation=relation, measured=measured, tolerance=tolerance,
-            n=n, unit=unit, false_alarm=false_alarm, paper=self._reading(id, paper),
-            smallest_effect=tolerance if smallest_effect is None and kind != "statistical" else smallest_effect,
-            outcome=("holds" if holds else "fails") if judged else "not-judged",
-            sabotages=tuple(Sabotage(broken=k, measured=v, rejected=not found[k]) for k, v in sabotages.items()),
-            seeds=self._seeds if seeds is None else tuple(seeds), runtime_s=round(now - self._since, 3),
-            **fields, **self._shared,
-        )  # fmt: skip
+        now, passed = time.perf_counter(), functools.partial(passes, predicted, relation, tolerance=tolerance)
+        fields |= {"id": id, "predicted": predicted, "measured": measured, "runtime_s": round(now - self._since, 3)}
+        fields["paper"] = self._reading(id, fields.get("paper"))
+        fields["outcome"] = ("holds" if passed(measured) else "fails") if judged else "not-judged"
+        fields["sabotages"] = [{"broken": k, "measured": v, "rejected": not passed(v)} for k, v in sabotages.items()]
+        claim = Claim.model_validate(fields | self._shared)
         self._since = now
         self.claims.append(claim)
         return claim
@@ -357,10 +325,10 @@ def _headline(headline: str, *, n: int = 0, unit: str = "", **options: Any) -> s
     numbers = {name: _Shown(options[name]) for name in ("measured", "predicted", "tolerance")}
     try:
         said = headline.format(**numbers, n=f"{n:,}", unit=unit)
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
-        allowed = "a format string over measured, predicted, tolerance, n and unit"
-        raise ValueError(f"headline must be {allowed}, got {headline!r}: {error!r}") from None
-    require(bool(said.strip()), "headline", headline, "a sentence")
+    except (KeyError, IndexError, AttributeError, ValueError):
+        said = ""
+    allowed = "a sentence, and a format string over measured, predicted, tolerance, n and unit"
+    require(bool(said.strip()), "headline", headline, allowed)
     return said
 
 
@@ -386,25 +354,15 @@ def _require_broken(experiment: Callable[..., float], sabotages: Mapping[str, Ma
         name = f"sabotage {what!r}"
         known = isinstance(changed, Mapping) and changed.keys() <= defaults.keys()
         require(known, name, changed, f"arguments of {experiment.__name__}, among {', '.join(defaults) or 'none'}")
-        new = [key for key, value in changed.items() if not _same(value, defaults[key])]
-        require(bool(new), name, dict(changed), "arguments that are not all defaults")
+        pairs = [(value, defaults[key]) for key, value in changed.items()]
+        new = any(value is not default and not np.array_equal(value, default) for value, default in pairs)
+        require(new, name, dict(changed), "arguments that are not all defaults")
 
 
-def _same(value: Any, default: Any) -> bool:
-    try:
-        return value is default or np.array_equal(value, default)
-    except (TypeError, ValueError):  # objects that have no one answer are not the same
-        return False
-
-
-def _display(bundle: Mapping[str, Any]) -> None:
+def _display(bundle: dict[str, Any]) -> None:
     """Show a bundle where a notebook is running."""
-    if "IPython" in sys.modules:
-        from IPython import get_ipython
-        from IPython.display import display
-
-        if get_ipython() is not None:
-            display(dict(bundle), raw=True)
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+        shell.display_pub.publish(bundle)
 
 
 def claim_line(claim: Claim) -> str:
@@ -422,20 +380,17 @@ def claim_line(claim: Claim) -> str:
 
 def verdict_table(claims: Iterable[Claim]) -> str:
     """The claims as an HTML table: outcome, statement, numbers, what they mean for the paper, and sabotages."""
+    import pandas as pd
+
+    def row(c: Claim) -> tuple[str, ...]:
+        predicted, measured = SIGNS[c.relation] + _short(c.predicted), _short(c.measured, c.tolerance)
+        rejected = "; ".join(s.broken for s in c.sabotages if s.rejected)
+        return c.outcome, c.statement, c.testbed, predicted, measured, c.paper.verdict, rejected
+
     names = ("outcome", "claim", "testbed", "predicted", "measured", "the paper", "rejected")
-    header = "".join(f"<th>{name}</th>" for name in names)
-    sign = {"equal to": "", "at least": "&ge; ", "at most": "&le; "}
-    rows = [
-        f"<tr><td><b>{c.outcome}</b></td><td>{html.escape(c.statement)}</td><td>{c.testbed}</td>"
-        f"<td>{sign[c.relation]}{_short(c.predicted)}</td><td>{_short(c.measured, c.tolerance)}</td>"
-        f"<td>{c.paper.verdict}</td>"
-        f"<td>{html.escape('; '.join(s.broken for s in c.sabotages if s.rejected))}</td></tr>"
-        for c in claims
-    ]
-    return f'<table class="rlvr-claims"><thead><tr>{header}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-
-
-_LIST = TypeAdapter(list[Claim])
+    with pd.option_context("display.max_colwidth", None):
+        table = pd.DataFrame(map(row, claims), columns=names)
+        return table.to_html(index=False, border=0, classes="rlvr-claims", justify="left")
 
 
 def to_json(claims: Iterable[Claim]) -> str:
@@ -446,17 +401,15 @@ def to_json(claims: Iterable[Claim]) -> str:
 
 def from_json(text: str | bytes) -> list[Claim]:
     """The claims in a JSON list, or a ``ValueError``."""
-    return _LIST.validate_json(text)
+    return TypeAdapter(list[Claim]).validate_json(text)
 
 
 def agrees(published: Claim, fresh: Claim) -> bool:
-    """Whether a fresh run tells the published story: same outcome, and without sampling the same number.
+    """Whether a fresh run tells the published story: same outcome, and where nothing was sampled the same number.
 
-    Those may differ by their tolerance plus one part in a million, which is what another instruction set can change;
-    numbers of sampled and trained claims are free within the outcome.
+    Those may differ by their tolerance plus one part in a million, which is what another instruction set can change.
     """
-    if (published.outcome, published.paper.verdict) != (fresh.outcome, fresh.paper.verdict):
-        return False
-    return published.kind not in UNSAMPLED or math.isclose(
-        published.measured, fresh.measured, rel_tol=1e-6, abs_tol=max(published.tolerance, 1e-9)
-    )
+    same = (published.outcome, published.paper.verdict) == (fresh.outcome, fresh.paper.verdict)
+    slack = max(published.tolerance, 1e-9)
+    close = math.isclose(published.measured, fresh.measured, rel_tol=1e-6, abs_tol=slack)
+    return same and (close or published.kind not in UNSAMPLED)

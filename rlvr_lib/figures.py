@@ -44,7 +44,7 @@ def set_style() -> None:
     )
 
 
-def panels(columns: int = 1, rows: int = 1, height: float = 3.0, **options: Any) -> tuple[plt.Figure, object]:
+def panels(columns: int = 1, rows: int = 1, height: float = 3.0, **options: Any) -> tuple[plt.Figure, Any]:
     """A figure of the book's width with a grid of axes; ``height`` is that of one row, in inches."""
     return plt.subplots(rows, columns, figsize=(WIDTH, height * rows), layout="constrained", **options)
 

@@ -7,8 +7,6 @@ their domain are a ``ValueError``.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import beta, binom, binomtest
@@ -19,17 +17,24 @@ FALSE_ALARM = 1e-6
 """Probability of a false alarm of one claim, unless it says otherwise."""
 
 
-def share_interval(successes: int, trials: int, false_alarm: float = FALSE_ALARM) -> tuple[float, float]:
-    """Two-sided exact interval for a probability, from independent trials (Clopper and Pearson 1934).
+def share_interval(
+    successes: int, trials: int, false_alarm: float = FALSE_ALARM, side: str = "two-sided"
+) -> tuple[float, float]:
+    """Exact interval for a probability, from independent trials (Clopper and Pearson 1934).
 
-    ``false_alarm`` is the probability that the interval misses, half of it on either side at most.
+    ``false_alarm`` is the probability that the interval misses, half of it on either side at most. With the side
+    ``greater`` or ``less`` it is one lower or upper bound, which misses that often.
     """
-    return _clopper_pearson(successes, trials, false_alarm, "two-sided")
+    trials, successes = integer("trials", trials, low=1), integer("successes", successes, low=0)
+    require(successes <= trials, "successes", successes, f"at most the {trials} trials")
+    level = 1 - float(open_unit("false_alarm", false_alarm))
+    low, high = binomtest(successes, trials, alternative=side).proportion_ci(level, method="exact")
+    return float(low), float(high)
 
 
 def share_lower_bound(successes: int, trials: int, false_alarm: float = FALSE_ALARM) -> float:
     """One-sided exact lower bound for a probability (Clopper and Pearson 1934)."""
-    return _clopper_pearson(successes, trials, false_alarm, "greater")[0]
+    return share_interval(successes, trials, false_alarm, "greater")[0]
 
 
 def least_detectable_share(trials: int, against: float = 0.5, false_alarm: float = FALSE_ALARM) -> float:
@@ -46,33 +51,20 @@ def quantile_interval(
     """Exact interval for a quantile of any law, from order statistics of independent values (Thompson 1936).
 
     An end is infinite where the sample is too small to bound that side: at a false-alarm rate of 1e-6 the median
-    needs 21 values.
+    needs 21 values. ``false_alarm`` is the probability that the interval misses, half of it on either side at most.
 
     Args:
         values: [n], n at least 1.
         quantile: strictly between 0 and 1.
-        false_alarm: probability that the interval misses, half of it on either side at most.
     """
     ordered = np.sort(real_array("values", values, ndim=1))
-    require(len(ordered) >= 1, "values", "no value", "at least one value")
-    quantile, rate = float(open_unit("quantile", quantile)), float(open_unit("false_alarm", false_alarm))
     n = len(ordered)
-    rank = np.arange(n)
-    below = np.flatnonzero(binom.cdf(rank, n, quantile) <= rate / 2)
-    above = np.flatnonzero(binom.sf(rank, n, quantile) <= rate / 2)
-    low = ordered[below[-1]] if len(below) else -math.inf
-    high = ordered[above[0]] if len(above) else math.inf
-    return float(low), float(high)
-
-
-def sign_test(differences: ArrayLike) -> float:
-    """Exact one-sided p-value of the sign test that positive differences are no more likely than negative ones.
-
-    Ties are left out; without any difference the p-value is 1. With 0/1 outcomes of pairs this is McNemar's test.
-    """
-    signs = np.sign(real_array("differences", differences, ndim=1))
-    up, trials = int((signs > 0).sum()), int((signs != 0).sum())
-    return float(binomtest(up, trials, alternative="greater").pvalue) if trials else 1.0
+    require(n >= 1, "values", "no value", "at least one value")
+    quantile, rate = float(open_unit("quantile", quantile)), float(open_unit("false_alarm", false_alarm))
+    below = (binom.cdf(range(n), n, quantile) <= rate / 2).sum()
+    above = (binom.sf(range(n), n, quantile) <= rate / 2).sum()
+    ends = np.pad(ordered, 1, constant_values=(-np.inf, np.inf))
+    return float(ends[below]), float(ends[n + 1 - above])
 
 
 def least_significant_total(differences: ArrayLike, level: float) -> int:
@@ -108,11 +100,3 @@ def frequency_p_value(counts: ArrayLike, prob: ArrayLike) -> float:
     require(total > 0, "counts", counts, "whole numbers, not all 0")
     tails = np.minimum(binom.cdf(counts, total, prob), binom.sf(counts - 1, total, prob))
     return float(min(1.0, 2 * len(prob) * tails.min()))
-
-
-def _clopper_pearson(successes: int, trials: int, false_alarm: float, side: str) -> tuple[float, float]:
-    trials, successes = integer("trials", trials, low=1), integer("successes", successes, low=0)
-    require(successes <= trials, "successes", successes, f"at most the {trials} trials")
-    rate = float(open_unit("false_alarm", false_alarm))
-    low, high = binomtest(successes, trials, alternative=side).proportion_ci(1 - rate, method="exact")
-    return float(low), float(high)

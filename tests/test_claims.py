@@ -73,7 +73,7 @@ def test_the_outcome_is_ours_and_the_verdict_is_the_papers():
 def test_only_exact_or_calibrated_evidence_contradicts(kind):
     evidence = {"kind": kind, "n": 8, "unit": "runs"}
     assert check(paper=("P4.sum-bound", "limited"), **evidence).paper.verdict == "limited"
-    with pytest.raises(ValidationError, match="exact or calibrated evidence"):
+    with pytest.raises(ValidationError, match="kind must be exact or statistical where a paper is contradicted"):
         check(paper=("P4.sum-bound", "contradicted"), **evidence)
 
 
@@ -85,7 +85,7 @@ def test_an_illustration_is_shown_and_never_judged():
 
 def test_what_was_sampled_is_said():
     for kind in ("training", "illustration"):
-        with pytest.raises(ValidationError, match="states n and its unit"):
+        with pytest.raises(ValidationError, match="n and unit must be those of a"):
             check(kind=kind)
 
 
@@ -94,8 +94,8 @@ def test_what_was_sampled_is_said():
     [
         (("P9.nothing", "confirmed"), ValueError, "^paper must be a key of data/papers.yml"),
         (("P4.sum-bound", "refuted"), ValidationError, "verdict"),
-        (("P4.sum-bound", "beyond"), ValidationError, "names a sentence"),
-        (("P4", "confirmed"), ValidationError, "names a sentence"),
+        (("P4.sum-bound", "beyond"), ValidationError, "verdict must be 'beyond' without a sentence"),
+        (("P4", "confirmed"), ValidationError, "verdict must be 'beyond' without a sentence"),
     ],
 )
 def test_readings_that_do_not_fit_are_refused(paper, error, named):
@@ -154,7 +154,7 @@ def test_small_samples_are_not_judged_but_exact_claims_are():
 
 
 def test_statistical_claims_state_their_error_rates():
-    with pytest.raises(ValidationError, match="false-alarm rate"):
+    with pytest.raises(ValidationError, match="false_alarm must be the rate"):
         check(kind="statistical", smallest_effect=0.2, n=20, unit="runs")
     with pytest.raises(ValidationError, match="smallest_effect"):
         check(kind="statistical", false_alarm=1e-6, n=20, unit="runs")
@@ -260,20 +260,20 @@ def test_a_claim_may_predict_a_bound(bound, within, outcome):
         ({"sabotages": {"a number": 3.0}}, "^sabotage 'a number' must be arguments of twice, among factor"),
         ({"sabotages": {"unknown": {"factors": 3.0}}}, "^sabotage 'unknown' must be arguments of twice, among fac"),
         ({"headline": ""}, "^headline must be a sentence"),
-        ({"headline": "It is {found}."}, "^headline must be a format string over measured"),
-        ({"headline": "It is {}."}, "^headline must be a format string"),
-        ({"headline": "It is {measured.nothing}."}, "^headline must be a format string"),
-        ({"headline": "It is {measured:q}."}, "^headline must be a format string"),
-        ({"headline": "It is {measured"}, "^headline must be a format string"),
+        ({"headline": "It is {found}."}, "^headline must be a sentence, and a format string over measured"),
+        ({"headline": "It is {}."}, "^headline must be a sentence, and a format string"),
+        ({"headline": "It is {measured.nothing}."}, "^headline must be a sentence, and a format string"),
+        ({"headline": "It is {measured:q}."}, "^headline must be a sentence, and a format string"),
+        ({"headline": "It is {measured"}, "^headline must be a sentence, and a format string"),
         ({"within": 1e-6}, "^within must be at most 1e-09, or the kind numerical"),
         ({"within": -1.0}, "tolerance"),
-        ({"kind": "numerical"}, "tolerance above 1e-09"),
+        ({"kind": "numerical"}, "tolerance must be above 1e-09"),
         ({"kind": "training", "n": 3, "unit": "runs"}, "^kind must be exact, numerical, statistical or illustration"),
-        ({"kind": "statistical", "n": 3, "unit": "runs", "smallest_effect": 0.1}, "false-alarm rate"),
+        ({"kind": "statistical", "n": 3, "unit": "runs", "smallest_effect": 0.1}, "false_alarm must be the rate"),
         ({"kind": "statistical", "n": 3, "unit": "runs", "false_alarm": 1e-6}, "smallest_effect"),
-        ({"kind": "illustration"}, "states n and its unit"),
+        ({"kind": "illustration"}, "n and unit must be those of a"),
         ({"paper": ("P9.nothing", "confirmed")}, "^paper must be a key of data/papers.yml"),
-        ({"paper": ("P4", "confirmed")}, "names a sentence"),
+        ({"paper": ("P4", "confirmed")}, "verdict must be 'beyond' without a sentence"),
         ({"id": "first"}, "pattern"),
         ({"unknown": 1}, "unknown"),
     ],

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from rlvr_lib import intervals
 from rlvr_lib.intervals import (
     frequency_p_value,
     least_detectable_share,
@@ -17,7 +16,6 @@ from rlvr_lib.intervals import (
     quantile_interval,
     share_interval,
     share_lower_bound,
-    sign_test,
 )
 
 SHARES = np.linspace(0.001, 0.999, 53)
@@ -71,18 +69,6 @@ def test_the_median_needs_twenty_one_values_at_one_in_a_million():
     assert quantile_interval(np.arange(21.0)) == (0.0, 20.0)
 
 
-@pytest.mark.parametrize("trials", [1, 4, 13])
-def test_sign_tests_raise_no_more_false_alarms_than_their_level(trials):
-    p_values = [sign_test(np.where(np.arange(trials) < k, 1.0, -1.0)) for k in range(trials + 1)]
-    for level in (0.3, 0.05, 0.01):
-        assert miss_rate(trials, 0.5, lambda k, a=level: p_values[k] > a) <= level
-
-
-def test_sign_tests_leave_out_ties():
-    assert sign_test([1, 1, 1, 0, 0]) == pytest.approx(1 / 8)
-    assert sign_test([0.0, 0.0]) == 1.0
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_the_least_significant_total_is_that_of_all_sign_flips(seed):
     rng = np.random.default_rng(seed)
@@ -125,7 +111,7 @@ def test_a_wrong_bound_would_be_caught():
         (lambda: least_detectable_share(3, 1.0), "^against must be strictly between"),
         (lambda: quantile_interval([]), "^values must be at least one"),
         (lambda: quantile_interval([1.0], 0.0), "^quantile must be strictly between"),
-        (lambda: sign_test([math.nan]), "^differences must be finite"),
+        (lambda: least_significant_total([math.nan], 0.1), "^differences must be finite"),
         (lambda: least_significant_total([0.5], 0.1), "^differences must be whole"),
         (lambda: frequency_p_value([1, 2], [1.0]), r"^prob must be a probability law of shape \[2\]"),
         (lambda: frequency_p_value([[1, 2]], [0.5, 0.5]), "^counts must be"),
@@ -137,7 +123,3 @@ def test_a_wrong_bound_would_be_caught():
 def test_bad_input_is_named(call, named):
     with pytest.raises(ValueError, match=named):
         call()
-
-
-def test_the_default_rate_is_the_ledger_s():
-    assert intervals.FALSE_ALARM == 1e-6

@@ -1,10 +1,7 @@
 """The log-linear softmax bandit: exact, and vectorised over instances, seeds and step sizes.
 
 One softmax over whole responses, pi(o) proportional to exp(<theta, f(o)> + offset(o)), with parameters shared by all
-prompts. Responses may be sequences of tokens whose softmax shares its parameters (``token_bandit``): a product of
-softmaxes of the same features is again log-linear, in the sum of the token features.
-
-The functions broadcast over leading axes; the class is the same policy at one parameter vector, as a testbed.
+prompts. The functions broadcast over leading axes; the class is the policy at one parameter vector, as a testbed.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
-from rlvr_lib.arguments import Reals, integer, real_array, require, require_shape
+from rlvr_lib.arguments import Reals, integer, real_array, require, require_shape, zero_or_one
 from rlvr_lib.responses import Responses
 
 MOST_SEQUENCES = 200_000
@@ -64,10 +61,8 @@ class SoftmaxBandit:
     """A log-linear policy over A responses to each of Q prompts, with shared parameters.
 
     Attributes:
-        theta: [d], parameters.
-        features: [Q, A, d].
-        reward: [Q, A], 0 or 1; each prompt has a correct and a wrong response.
-        offset: [Q, A], fixed part of the logits, nats; zeros when not given.
+        reward: 0 or 1; each prompt has a correct and a wrong response.
+        offset: fixed part of the logits, nats; zeros when not given.
         length: tokens of every response, at least 1.
     """
 
@@ -78,20 +73,18 @@ class SoftmaxBandit:
     length: int = 1
 
     def __post_init__(self) -> None:
-        features = real_array("features", self.features, ndim=3)
-        theta, reward = real_array("theta", self.theta, ndim=1), real_array("reward", self.reward, ndim=2)
+        theta, features = real_array("theta", self.theta, ndim=1).copy(), real_array("features", self.features, ndim=3)
+        reward = zero_or_one("reward", real_array("reward", self.reward, ndim=2))
         offset = np.zeros(features.shape[:2]) if self.offset is None else real_array("offset", self.offset, ndim=2)
         require_shape("theta", theta, features.shape[2:])
-        for name, array in (("reward", reward), ("offset", offset)):
-            require_shape(name, array, features.shape[:2])
-        require(bool(((reward == 0) | (reward == 1)).all()), "reward", reward, "0 or 1")
+        require_shape("reward", reward, features.shape[:2])
+        require_shape("offset", offset, features.shape[:2])
         solvable = (reward.min(1) == 0) & (reward.max(1) == 1)
         require(bool(solvable.all()), "reward", reward[~solvable], "mixed for every prompt: some correct, some wrong")
-        object.__setattr__(self, "length", integer("length", self.length, low=1))
-        theta = theta.copy()
         theta.flags.writeable = False
-        for name, array in (("theta", theta), ("features", features), ("reward", reward), ("offset", offset)):
-            object.__setattr__(self, name, array)
+        checked = {"theta": theta, "features": features, "reward": reward, "offset": offset}
+        for name, value in (checked | {"length": integer("length", self.length, low=1)}).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def random(cls, seed: int, prompts: int = 1, arms: int = 8, dimension: int = 4, correct: int = 2) -> SoftmaxBandit:
@@ -126,9 +119,8 @@ class SoftmaxBandit:
     def along(self, prompt: int, direction: ArrayLike, of: str = "success") -> tuple[float, float, float]:
         """Success or ``log_odds``, and its first and second derivative along a direction [d], in closed form.
 
-        Given success or failure the responses' features f keep a log-linear law, so with g = <direction, f> log-odds
-        have the derivatives E+[g] - E-[g] and Var+[g] - Var-[g]; the second of J is the covariance of reward and
-        (g - E[g])^2.
+        With g = <direction, feature> log-odds have the derivatives E+[g] - E-[g] and Var+[g] - Var-[g], as the law of
+        g given the outcome is log-linear too; the second of J is the covariance of reward and (g - E[g])^2.
         """
         require(of in ("success", "log_odds"), "of", of, "success or log_odds")
         features, reward, offset = self._prompt(prompt)
@@ -169,18 +161,17 @@ def token_bandit(
 ) -> SoftmaxBandit:
     """Responses of ``horizon`` tokens drawn independently from one softmax over V tokens, all V^horizon enumerated.
 
+    A product of softmaxes of the same features is again log-linear, in the sum of the token features.
+
     Args:
-        theta: [d], parameters shared by all tokens.
-        token_features: [V, d].
+        theta, token_features: [d] and [V, d].
         horizon: tokens a response, T; at most 200,000 sequences.
         reward: maps token sequences [V^T, T] (integers below V) to rewards [V^T] of 0 or 1.
     """
     token_features = real_array("token_features", token_features, ndim=2)
-    horizon = integer("horizon", horizon, low=1)
-    count = len(token_features) ** horizon
-    require(count <= MOST_SEQUENCES, "horizon", horizon, f"such that V^horizon is at most {MOST_SEQUENCES}")
-    sequences = np.array(list(product(range(len(token_features)), repeat=horizon)))
-    features = token_features[sequences].sum(1)
-    return SoftmaxBandit(
-        real_array("theta", theta), features[None], np.asarray(reward(sequences), float)[None], length=horizon
-    )
+    tokens, horizon = len(token_features), integer("horizon", horizon, low=1)
+    require(tokens**horizon <= MOST_SEQUENCES, "horizon", horizon, f"such that V^horizon is at most {MOST_SEQUENCES}")
+    sequences = np.array(list(product(range(tokens), repeat=horizon)))
+    correct = np.asarray(reward(sequences), float)
+    at = real_array("theta", theta)
+    return SoftmaxBandit(at, token_features[sequences].sum(1)[None], correct[None], length=horizon)

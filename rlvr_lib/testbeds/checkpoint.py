@@ -17,22 +17,17 @@ import torch
 from rlvr_lib.arguments import require
 from rlvr_lib.files import sha256, write_whole
 
-_ROOT = Path(__file__).resolve().parents[2]
-
 
 def cache_folder() -> Path:
     """``$RLVR_CACHE``; else ``.cache/rlvr`` in the clone this package runs from; else in the home folder."""
     if os.environ.get("RLVR_CACHE"):
         return Path(os.environ["RLVR_CACHE"])
-    return (_ROOT if (_ROOT / "pyproject.toml").is_file() else Path.home()) / ".cache" / "rlvr"
+    root = Path(__file__).resolve().parents[2]
+    return (root if (root / "pyproject.toml").is_file() else Path.home()) / ".cache" / "rlvr"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], info: Mapping[str, object]) -> None:
-    """Write tensors and JSON-serialisable information with a hash of both, atomically.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write tensors and JSON-serialisable information with a hash of both, atomically."""
     tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
     text = json.dumps(info, sort_keys=True)
     described = json.dumps({"info": text, "sha256": _digest(tensors, text)})
@@ -40,12 +35,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], info: Mapping[
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """The tensors and the information that ``save_tensors`` wrote.
-
-    Raises:
-        ValueError: the file is damaged, or something else wrote it.
-        FileNotFoundError: there is none.
-    """
+    """The tensors and the information that ``save_tensors`` wrote; a ValueError where it did not, or not all of it."""
     data = path.read_bytes()
     try:
         tensors = safetensors.torch.load(data)

@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import string
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +28,7 @@ PAD, END, FILLER, EQUALS, FIRST = range(5)
 
 SMALLEST_VOCABULARY = 16
 Tokens = Int[torch.Tensor, "..."]
+Taught = tuple[Int[torch.Tensor, "Q T"], Bool[torch.Tensor, "Q T"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class GroupTask:
 
     Attributes:
         group: whose elements are shown and written.
-        lengths: how many elements a prompt shows, in the order in which prompts are numbered.
+        lengths: how many elements a prompt shows, in the order of their numbers.
         width: places for these elements in every prompt; the longest length when not given.
     """
 
@@ -68,31 +71,27 @@ class GroupTask:
         """Symbols that a well-formed response consists of: the end, then the elements."""
         return (END, *range(FIRST, FIRST + self.group.order))
 
+    @cached_property
+    def _starts(self) -> list[int]:
+        """The first prompt of every length, and the number of prompts."""
+        return list(accumulate((self.group.order**length for length in self.lengths), initial=0))
+
     def words(self, prompts: Sequence[int]) -> list[tuple[int, ...]]:
         """The elements each prompt shows."""
         return [self._word(prompt) for prompt in prompts]
 
     def prompt(self, word: Sequence[int]) -> int:
-        """The number of the prompt that shows a word: shorter words first, in the order of ``lengths``."""
+        """The number of the prompt that shows a word."""
         order = self.group.order
         require(len(word) in self.lengths, "word", word, f"of a length in {self.lengths}")
         require(all(0 <= element < order for element in word), "word", word, f"of elements below {order}")
-        before = self.lengths[: self.lengths.index(len(word))]
-        return sum(order**length for length in before) + sum(g * order**place for place, g in enumerate(word))
-
-    @property
-    def prompt_count(self) -> int:
-        """How many prompts there are."""
-        return sum(self.group.order**length for length in self.lengths)
+        return self._starts[self.lengths.index(len(word))] + sum(g * order**place for place, g in enumerate(word))
 
     def _word(self, prompt: int) -> tuple[int, ...]:
-        order, rest = self.group.order, integer("prompt", prompt, low=0)
-        require(rest < self.prompt_count, "prompt", prompt, f"below {self.prompt_count}")
-        for length in self.lengths:
-            if rest < order**length:
-                return tuple(rest // order**place % order for place in range(length))
-            rest -= order**length
-        raise AssertionError("a prompt below the count has a length")
+        order, prompt = self.group.order, integer("prompt", prompt, low=0)
+        require(prompt < self._starts[-1], "prompt", prompt, f"below {self._starts[-1]}")
+        which = bisect_right(self._starts, prompt) - 1
+        return tuple((prompt - self._starts[which]) // order**place % order for place in range(self.lengths[which]))
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[int, ...]:
         """n random prompts: a length, each equally likely, then independent uniform elements."""
@@ -102,10 +101,8 @@ class GroupTask:
 
     def prompt_tokens(self, prompts: Sequence[int]) -> Int[torch.Tensor, "Q P"]:
         """[Q, width + 1]: the word, fillers up to the window, an equals sign, so that operands sit at fixed places."""
-        rows = [
-            [FIRST + g for g in word] + [FILLER] * (self.width - len(word)) + [EQUALS] for word in self.words(prompts)
-        ]
-        return torch.tensor(rows)
+        words = self.words(prompts)
+        return torch.tensor([[FIRST + g for g in w] + [FILLER] * (self.width - len(w)) + [EQUALS] for w in words])
 
     def _well_formed(self, tokens: Tokens, length: Tokens) -> Bool[torch.Tensor, "..."]:
         """Elements, at least one, then the end; length counts the end."""
@@ -121,18 +118,17 @@ class GroupTask:
         from tokenizers.pre_tokenizers import WhitespaceSplit
         from transformers import PreTrainedTokenizerFast
 
-        symbols = self.symbols
-        words = Tokenizer(WordLevel({symbol: index for index, symbol in enumerate(symbols)}, unk_token=symbols[PAD]))
+        pad, end = self.symbols[PAD], self.symbols[END]
+        words = Tokenizer(WordLevel({symbol: index for index, symbol in enumerate(self.symbols)}, unk_token=pad))
         words.pre_tokenizer = WhitespaceSplit()
-        special = {"pad_token": symbols[PAD], "unk_token": symbols[PAD], "eos_token": symbols[END]}
+        special = {"pad_token": pad, "unk_token": pad, "eos_token": end}
         return PreTrainedTokenizerFast(tokenizer_object=words, padding_side="left", **special)
 
 
 class WordProblem(GroupTask):
     """The product of a word of group elements, by writing the running products g1, g1 g2, ... and then the end.
 
-    The verifier reads the final answer: the last element before the end. Responses without an end, without an
-    element, or with anything else than elements are wrong.
+    The verifier reads the last element before the end; responses of another form are wrong.
     """
 
     def response_limit(self, prompt: int) -> int:
@@ -141,17 +137,14 @@ class WordProblem(GroupTask):
 
     def reward(self, prompts: Sequence[int], tokens: Tokens, length: Tokens) -> Bool[torch.Tensor, "Q G"]:
         """Whether each response is correct, from tokens [Q, G, T] and lengths [Q, G]."""
-        target = torch.tensor([self._product(word) for word in self.words(prompts)])
+        target = torch.tensor([reduce(lambda x, g: self.group.table[x, g], word, 0) for word in self.words(prompts)])
         answer = tokens.gather(-1, (length[..., None] - 2).clamp(min=0))[..., 0] - FIRST
         return self._well_formed(tokens, length) & (answer == target[:, None])
 
-    def demonstrations(
-        self, prompts: Sequence[int], noise: float, generator: torch.Generator
-    ) -> tuple[Int[torch.Tensor, "Q T"], Bool[torch.Tensor, "Q T"]]:
-        """One chain of thought for each prompt, and its mask.
+    def demonstrations(self, prompts: Sequence[int], noise: float, generator: torch.Generator) -> Taught:
+        """One chain of thought for each prompt, and its mask; noise makes a step uniform, and the chain goes on.
 
-        Each step is replaced by a uniform element with probability ``noise``, and the chain goes on from there, so
-        the teacher is right with probability 1/n + (1 - 1/n) (1 - noise)^length.
+        The teacher is right with probability 1/n + (1 - 1/n) (1 - noise)^length.
         """
         words = self.words(prompts)
         length = torch.tensor([len(word) for word in words])
@@ -165,12 +158,6 @@ class WordProblem(GroupTask):
             tokens[:, step] = torch.where(step < length, FIRST + product, PAD)
         tokens.scatter_(1, length[:, None], END)
         return tokens, torch.arange(self.width + 1) <= length[:, None]
-
-    def _product(self, word: Sequence[int]) -> int:
-        product = 0
-        for element in word:
-            product = int(self.group.table[product, element])
-        return product
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,10 +198,8 @@ class ManyAnswers(GroupTask):
         good = self.table[shown, elements] < self.accepted
         return right_form & (good.sum(-1) >= self.needed)
 
-    def demonstrations(
-        self, prompts: Sequence[int], noise: float, generator: torch.Generator
-    ) -> tuple[Int[torch.Tensor, "Q T"], Bool[torch.Tensor, "Q T"]]:
-        """A uniform correct response to each prompt, each element then replaced by a uniform one with ``noise``."""
+    def demonstrations(self, prompts: Sequence[int], noise: float, generator: torch.Generator) -> Taught:
+        """A uniform correct response to each prompt, its elements then replaced by uniform ones with ``noise``."""
         shape, order = (len(prompts), self.length), self.group.order
         tokens = torch.full((len(prompts), self.length + 1), END)
         length, correct = torch.full((len(prompts), 1), self.length + 1), torch.zeros(len(prompts), 1, dtype=torch.bool)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from rlvr_lib.theory.advantages import ESTIMATORS, group_advantages
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
+Advantages = Float[np.ndarray, "Q G"]
 Baseline = Callable[[TrainablePolicy, Rollout], Float[np.ndarray, "..."]]
 Prompts = Sequence[int] | Callable[[torch.Generator], Sequence[int]]
 
@@ -38,15 +39,12 @@ class GRPO:
     Attributes:
         group_size: G, responses to a prompt.
         estimator: one of ``rlvr_lib.theory.advantages.ESTIMATORS``.
-        baseline: maps policy and rollout to baselines that broadcast to [Q, G]; the advantage is then the reward minus
-            it, and ``estimator`` is not used.
+        baseline: in place of the estimator: maps policy and rollout to what is subtracted from the rewards [Q, G].
         length_normalize: weight each response with 1/|o|.
-        optimizer: ``sgd``, ``adam`` or ``adamw``.
+        optimizer: ``sgd``, ``adam`` or ``adamw``, without weight decay.
         learning_rate: a number, or a function of the step, counted from 0.
-        weight_decay: of the optimizer.
         largest_gradient: norm to which longer gradients are cut; None cuts nothing.
-        passes, minibatches: how often each rollout is used, and into how many parts its prompts are cut; more than one
-            update on a rollout makes it off-policy, which ``clip`` limits.
+        passes, minibatches: how often each rollout is used, and in how many parts; more than one update is off-policy.
         clip: the ratio of new to old token probabilities counts only within 1 - clip to 1 + clip; None: anywhere.
     """
 
@@ -56,7 +54,6 @@ class GRPO:
     length_normalize: bool = False
     optimizer: str = "sgd"
     learning_rate: float | Callable[[int], float] = 0.01
-    weight_decay: float = 0.0
     largest_gradient: float | None = None
     passes: int = 1
     minibatches: int = 1
@@ -67,27 +64,17 @@ class GRPO:
             integer(name, getattr(self, name), low=1)
         require(self.estimator in ESTIMATORS, "estimator", self.estimator, f"one of {', '.join(ESTIMATORS)}")
         require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
-        non_negative("weight_decay", self.weight_decay)
         if not callable(self.learning_rate):
             non_negative("learning_rate", self.learning_rate)
         for name in ("largest_gradient", "clip"):
             if getattr(self, name) is not None:
                 positive(name, getattr(self, name))
 
-    def advantages(self, policy: TrainablePolicy, rollout: Rollout) -> Float[np.ndarray, "Q G"]:
+    def advantages(self, policy: TrainablePolicy, rollout: Rollout) -> Advantages:
         """Advantage of every response of a rollout."""
         if self.baseline is None:
             return group_advantages(rollout.reward, self.estimator)
         return rollout.reward - np.broadcast_to(self.baseline(policy, rollout), rollout.reward.shape)
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step."""
-        return float(self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate)
-
-    def describe(self) -> dict[str, object]:
-        """The settings in a form that JSON can hold; functions as the word."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: "function" if callable(value) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -96,7 +83,7 @@ class Step:
 
     number: int
     rollout: Rollout
-    advantages: Float[np.ndarray, "Q G"]
+    advantages: Advantages
     learning_rate: float
     before: Float[torch.Tensor, " d"]
     after: Float[torch.Tensor, " d"]
@@ -134,26 +121,28 @@ def surrogate_loss(
 
 
 def update(
-    policy: TrainablePolicy,
-    optimizer: torch.optim.Optimizer,
-    rollout: Rollout,
-    advantages: Float[np.ndarray, "Q G"],
-    settings: GRPO,
+    policy: TrainablePolicy, optimizer: torch.optim.Optimizer, rollout: Rollout, advantages: Advantages, settings: GRPO
 ) -> float:
     """All optimizer steps on one rollout; returns the largest gradient norm, before any cut."""
-    parts = _parts(rollout, advantages, settings.minibatches)
-    on_policy = settings.passes * settings.minibatches == 1
+    prompts, group_size = rollout.reward.shape
+    count = settings.minibatches
+    require(prompts % count == 0, "minibatches", count, f"a divisor of the {prompts} prompts of a step")
+    size, rows = prompts // count, prompts // count * group_size
+    starts, rewards = range(0, prompts, size), np.split(rollout.reward, count)
+    whole = zip(starts, rollout.tokens.split(rows), rollout.mask.split(rows), rewards, strict=True)
+    parts = [Rollout(rollout.prompts[start : start + size], *part) for start, *part in whole]
+    weights = torch.as_tensor(np.ascontiguousarray(advantages)).flatten().split(rows)
+    on_policy = settings.passes * count == 1
     with torch.no_grad():
-        old = [None if on_policy else policy.token_log_probs(part) for part, _ in parts]
+        old = [None if on_policy else policy.token_log_probs(part) for part in parts]
     largest = 0.0
     for _ in range(settings.passes):
-        for (part, weight), old_log_probs in zip(parts, old, strict=True):
+        for part, weight, old_log_probs in zip(parts, weights, old, strict=True):
             log_probs = policy.token_log_probs(part)
             reference = log_probs.detach() if old_log_probs is None else old_log_probs
             optimizer.zero_grad()
             surrogate_loss(log_probs, reference, part.mask, weight, settings).backward()
-            gradients = [value.grad for value in policy.parameters() if value.grad is not None]
-            norm = get_total_norm(gradients)
+            norm = get_total_norm([value.grad for value in policy.parameters() if value.grad is not None])
             if settings.largest_gradient is not None:
                 clip_grads_with_norm_(policy.parameters(), settings.largest_gradient, norm)
             optimizer.step()
@@ -176,24 +165,21 @@ def train(
     """Train a policy in place; returns one record a step.
 
     Args:
-        policy: what is trained.
+        policy, settings: what is trained, and how.
         prompts: the prompts of every step, or a function that draws them with the loop's generator.
-        settings: see ``GRPO``.
         steps: total number of steps, those of a resumed checkpoint included.
         seed: of the prompts drawn and the responses sampled.
         on_step: sees each step; what it returns is added to the record.
-        checkpoint: a file written every ``checkpoint_every`` steps and at the end, atomically. Where it exists the run
-            goes on from it, and the next step is the same, bit by bit, as without the interruption.
-        checkpoint_every: steps.
+        checkpoint, checkpoint_every: a file written every so many steps and at the end, atomically. Where it exists
+            the run goes on from it, and the next step is the same, bit by bit, as without the interruption.
         label: what else a checkpoint must agree on with the run that resumes it, such as model and task.
         progress: show a bar.
     """
     steps, checkpoint_every = integer("steps", steps, low=0), integer("checkpoint_every", checkpoint_every, low=1)
-    optimizer = OPTIMIZERS[settings.optimizer](
-        policy.parameters(), lr=0.0, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = OPTIMIZERS[settings.optimizer](policy.parameters(), lr=0.0, weight_decay=0.0, fused=True)
     generator = torch.Generator().manual_seed(integer("seed", seed, low=0))
-    identity = {"settings": settings.describe(), "seed": seed, "label": label}
+    described = {name: "function" if callable(value) else value for name, value in vars(settings).items()}
+    identity = {"settings": described, "seed": seed, "label": label}
     records: list[dict[str, object]] = []
     if checkpoint is not None and checkpoint.exists():
         tensors, info = load_tensors(checkpoint)
@@ -202,9 +188,25 @@ def train(
         records = info["records"]
     with one_thread(), tqdm(total=steps, initial=len(records), desc="GRPO", disable=not progress) as bar:
         for number in range(len(records), steps):
-            chosen = prompts(generator) if callable(prompts) else prompts
-            record = _step(policy, optimizer, chosen, settings, number, generator, on_step)
-            records.append(record)
+            rollout = policy.rollout(
+                prompts(generator) if callable(prompts) else prompts, settings.group_size, generator
+            )
+            advantages = settings.advantages(policy, rollout)
+            rate = float(settings.learning_rate(number) if callable(settings.learning_rate) else settings.learning_rate)
+            optimizer.param_groups[0]["lr"] = rate
+            before = flat(policy.parameters())
+            gradient_norm = update(policy, optimizer, rollout, advantages, settings)
+            after = flat(policy.parameters())
+            record = {
+                "step": number,
+                "success_rate": float(rollout.reward.mean()),
+                "learning_rate": rate,
+                "gradient_norm": gradient_norm,
+                "update_norm": float((after - before).norm()),
+                "mean_length": float(rollout.length.double().mean()),
+            }
+            extra = on_step(Step(number, rollout, advantages, rate, before, after)) if on_step else None
+            records.append(record | dict(extra or {}))
             bar.update()
             bar.set_postfix(success=f"{record['success_rate']:.3f}", refresh=False)
             if checkpoint is not None and (number + 1 == steps or (number + 1) % checkpoint_every == 0):
@@ -213,41 +215,6 @@ def train(
     return records
 
 
-def _step(policy, optimizer, prompts, settings, number, generator, on_step) -> dict[str, object]:
-    rollout = policy.rollout(prompts, settings.group_size, generator)
-    advantages = settings.advantages(policy, rollout)
-    rate = settings.rate(number)
-    optimizer.param_groups[0]["lr"] = rate
-    before = flat(policy.parameters())
-    gradient_norm = update(policy, optimizer, rollout, advantages, settings)
-    after = flat(policy.parameters())
-    record = {
-        "step": number,
-        "success_rate": float(rollout.reward.mean()),
-        "learning_rate": rate,
-        "gradient_norm": gradient_norm,
-        "update_norm": float((after - before).norm()),
-        "mean_length": float(rollout.length.double().mean()),
-    }
-    extra = on_step(Step(number, rollout, advantages, rate, before, after)) if on_step else None
-    return record | dict(extra or {})
-
-
 def flat(parameters: Sequence[torch.Tensor]) -> Float[torch.Tensor, " d"]:
     """A detached copy of all parameters in one vector, in their order."""
     return torch.cat([value.detach().flatten() for value in parameters])
-
-
-def _parts(rollout: Rollout, advantages: Float[np.ndarray, "Q G"], count: int):
-    """The rollout cut into parts of whole groups, each with the advantages [B] of its responses."""
-    prompts, group_size = rollout.reward.shape
-    require(prompts % count == 0, "minibatches", count, f"a divisor of the {prompts} prompts of a step")
-    size = prompts // count
-    for_torch = torch.as_tensor(np.ascontiguousarray(advantages))
-    parts = []
-    for start in range(0, prompts, size):
-        rows = slice(start * group_size, (start + size) * group_size)
-        groups = slice(start, start + size)
-        part = Rollout(rollout.prompts[groups], rollout.tokens[rows], rollout.mask[rows], rollout.reward[groups])
-        parts.append((part, for_torch[groups].flatten()))
-    return parts

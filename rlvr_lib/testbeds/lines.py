@@ -5,9 +5,8 @@ position x < 0 is exactly -2 x, and steps of fixed length eta that straddle the 
 ``along(eta / 2)`` for ever. ``Ridge`` and ``Sawtooth``, of one correct and one wrong response, show that theorem 2's
 constant 2 cannot be raised: above it, aligned steps can end in J = 0.
 
-Lengths, levels and positions broadcast. Computed from log J and log-odds, so the values are accurate for a thousand
-tokens and for J near 0 or 1. All of it is derived here; the construction of P1 (arXiv 2510.08539) was not available.
-A learning rate enters through the estimator's mean update, gain times gap, which points along the line.
+Lengths, levels and positions broadcast; the values are accurate for a thousand tokens and for J near 0 or 1. All of it
+is derived here; the construction of P1 (arXiv 2510.08539) was not available.
 """
 
 from __future__ import annotations
@@ -57,12 +56,7 @@ class Point(NamedTuple):
     def velocity(
         self, estimator: Estimator = "reinforce", length: ArrayLike | None = None, group_size: int | None = None
     ) -> Reals:
-        """Mean movement along the line per unit of learning rate: gain times gap, over ``length`` when one is given.
-
-        Args:
-            estimator, group_size: as in ``estimator_gain``.
-            length: tokens of every response, for estimators that divide by it.
-        """
+        """Mean movement per unit of learning rate: gain times gap, over the tokens of a response where given."""
         gain = estimator_gain(np.minimum(self.success, self.failure), estimator, group_size)
         return gain * self.gap / (1.0 if length is None else positive("length", length))
 
@@ -81,15 +75,10 @@ def exact_critical_rate(
     length: ArrayLike | None = None,
     group_size: int | None = None,
 ) -> Reals:
-    """The learning rate at which one mean update no longer raises success, by bisection to 1e-12.
+    """The learning rate at which one mean update (``Point.velocity``) no longer raises success, by bisection to 1e-12.
 
-    Args:
-        line: a family; its arrays broadcast with ``position``.
-        position: where the update starts, not a maximum.
-        estimator, length, group_size: as in ``Point.velocity``.
-
-    Returns:
-        The rate; infinite where no step of up to 100 times the distance to 0 returns to the starting level.
+    The update starts from the position, which is not a maximum. Infinite where no step of up to 100 times the distance
+    to 0 returns to the starting level.
     """
     position = real_array("position", position)
     start = line.along(position)
@@ -110,8 +99,8 @@ class TokenChain:
     Attributes:
         length: T, any shape.
         wrong_weight: e, positive.
-        shared: True where all tokens share x. False where every token has its own and the line is their diagonal,
-            x = position / sqrt(T), which is the direction of the gradient there.
+        shared: whether all tokens share x; otherwise each has its own, and the line is their diagonal, along the
+            gradient there: x = position / sqrt(T).
     """
 
     length: Reals
@@ -121,6 +110,10 @@ class TokenChain:
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", whole_numbers("length", self.length, low=1))
         object.__setattr__(self, "wrong_weight", positive("wrong_weight", self.wrong_weight))
+
+    @property
+    def _scale(self) -> Reals:
+        return np.float64(1) if self.shared else np.sqrt(self.length)
 
     @classmethod
     def with_peak(cls, length: ArrayLike, success: ArrayLike, shared: bool = True) -> TokenChain:
@@ -136,24 +129,20 @@ class TokenChain:
 
     def along(self, position: ArrayLike) -> Point:
         """Success at these positions."""
-        scale = 1.0 if self.shared else np.sqrt(self.length)
+        scale = self._scale
         x = real_array("position", position) / scale
         decay = np.exp(-2 * np.abs(x))
         log_odds_wrong = np.log(self.wrong_weight) + np.abs(x) + np.log1p(decay)
-        wrong, right, tilt = expit(log_odds_wrong), expit(-log_odds_wrong), np.tanh(x)
+        wrong, right, tilt, T = expit(log_odds_wrong), expit(-log_odds_wrong), np.tanh(x), self.length
         bend = wrong * (4 * decay / (1 + decay) ** 2 + right * tilt**2)
-        return Point(
-            self.length * log_expit(-log_odds_wrong),
-            -self.length * wrong * tilt / scale,
-            self.length * bend / scale**2,
-        )
+        return Point(T * log_expit(-log_odds_wrong), -T * wrong * tilt / scale, T * bend / scale**2)
 
     def start(self, success: ArrayLike) -> Reals:
         """The position below 0 at which J has this value."""
         success = open_unit("success", success)
         cosh = np.expm1(-np.log(success) / self.length) / (2 * self.wrong_weight)
         require(bool((cosh > 1).all()), "success", success, "below the success rate at 0")
-        return (-np.arccosh(cosh) * (1.0 if self.shared else np.sqrt(self.length)))[()]
+        return (-np.arccosh(cosh) * self._scale)[()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,14 +205,6 @@ class Ridge:
 
     Aligned steps of c times half of it move x to (1 - c) x: for every c > 2 they climb, overshoot and end lower.
 
-    >>> ridge, x = Ridge(peak=0.8, curvature=2.0), -0.1
-    >>> for _ in range(3):  # aligned steps of 2.5 times (1 - J) gap / curvature: 1.25 times the critical step
-    ...     x += 2.5 * float(ridge.along(x).slope) / 2.0
-    ...     print(round(x, 6), round(float(ridge.along(x).success), 4))
-    0.15 0.7822
-    -0.225 0.7605
-    0.3375 0.7139
-
     Attributes:
         peak: J at 0, strictly between 0 and 1.
         curvature: of log J, positive.
@@ -244,7 +225,7 @@ class Ridge:
 
 
 class Tooth(NamedTuple):
-    """Quadratic pieces of log J over one cycle of steps, [pieces] each, the first one starting at 0."""
+    """Quadratic pieces of log J over one cycle of steps, the first one starting at 0."""
 
     position: Float[np.ndarray, " pieces"]
     height: Float[np.ndarray, " pieces"]
@@ -258,15 +239,14 @@ class Tooth(NamedTuple):
 class Sawtooth:
     """A line on which steps of ``multiple * slope / curvature``, all in one direction and all uphill, end in J = 0.
 
-    With convex kinks of log J it exists for every multiple c above 2, and one slope is enough. Without kinks one slope
-    needs c above 4, and slopes that grow by up to the factor 1 + c a step, then start again, need c above 3; at c = 3
-    and below the total loss on a line without kinks is bounded, whatever the slopes.
+    With convex kinks of log J it exists for every multiple c above 2. Without kinks one slope needs c above 4, and
+    slopes that grow by up to the factor 1 + c a step, then start again, c above 3; up to 3 the total loss is bounded.
 
     Attributes:
         multiple: c, step times curvature over slope.
-        curvature: bound on the curvature of log J, attained; without kinks also on minus the curvature. Positive.
+        curvature: the largest curvature of log J; without kinks also of minus log J.
         initial_success: J at position 0, where the first step starts.
-        slopes: [m], slopes of log J where steps start, positive, repeated for ever.
+        slopes: [m], positive slopes of log J where steps start, repeated for ever.
         kinks: whether the slope jumps up at the end of each step; otherwise it climbs back at the rate ``curvature``.
     """
 
@@ -298,14 +278,9 @@ class Sawtooth:
         length = np.abs(end - slope) / self.curvature
         rise = (slope + end) / 2 * length
         position, height = np.cumsum(length), np.cumsum(rise)
-        return Tooth(
-            np.append(0.0, position[:-1]),
-            np.append(0.0, height[:-1]),
-            slope.ravel(),
-            np.tile([self.curvature, -self.curvature], len(here)),
-            float(position[-1]),
-            -float(height[-1]),
-        )
+        bend = np.tile([self.curvature, -self.curvature], len(here))
+        starts = np.append(0.0, position[:-1]), np.append(0.0, height[:-1])
+        return Tooth(*starts, slope.ravel(), bend, float(position[-1]), -float(height[-1]))
 
     def along(self, position: ArrayLike) -> Point:
         """Success at positions of at least 0; those within 1e-9 cycles of a step's start are taken to be there."""
@@ -315,7 +290,7 @@ class Sawtooth:
         piece = np.searchsorted(tooth.position, x + 1e-9 * tooth.width, side="right") - 1
         x = x - tooth.position[piece]
         x = np.where(np.abs(x) <= 1e-9 * tooth.width, 0.0, x)
-        curvature = tooth.curvature[piece]
-        height = tooth.height[piece] + tooth.slope[piece] * x - curvature * x**2 / 2
+        slope, curvature = tooth.slope[piece], tooth.curvature[piece]
+        height = tooth.height[piece] + slope * x - curvature * x**2 / 2
         log_success = np.log(self.initial_success) - cycle * tooth.fall + height
-        return Point(log_success[()], (tooth.slope[piece] - curvature * x)[()], curvature[()])
+        return Point(log_success[()], (slope - curvature * x)[()], curvature[()])

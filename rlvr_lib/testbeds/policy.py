@@ -58,9 +58,9 @@ class Rollout:
 
     Attributes:
         prompts: Q prompt indices of the testbed.
-        tokens: [B, T], the response tokens, padded on the right.
-        mask: [B, T], true on the tokens of the response (its end token included).
-        reward: [Q, G], 0 or 1.
+        tokens: the response tokens, padded on the right.
+        mask: true on the tokens of the response (its end token included).
+        reward: 0 or 1.
     """
 
     prompts: tuple[int, ...]
@@ -85,7 +85,3 @@ class TrainablePolicy(Protocol):
 
     def token_log_probs(self, rollout: Rollout) -> Float[torch.Tensor, "B T"]:
         """Log-probability of each response token under the current policy (0 where masked), differentiable."""
-
-
-class TrainableTestbed(Testbed, TrainablePolicy, Protocol):
-    """A testbed that the GRPO loop can train, in place."""

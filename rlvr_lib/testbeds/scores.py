@@ -10,64 +10,30 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-
-from rlvr_lib.arguments import integer
-
-if TYPE_CHECKING:
-    from rlvr_lib.testbeds.policy import Rollout, TrainablePolicy
 
 CHUNK = 64
 """Responses differentiated at once, a balance of memory against calls."""
 
 
 def per_sample_scores(
-    log_prob: Callable[..., Float[torch.Tensor, ""]],
-    parameters: Mapping[str, torch.Tensor],
-    *rows: torch.Tensor,
-    chunk: int = CHUNK,
+    log_prob: Callable[..., Float[torch.Tensor, ""]], parameters: Mapping[str, torch.Tensor], *rows: torch.Tensor
 ) -> Float[torch.Tensor, "n d"]:
     """Gradient of ``log_prob(parameters, *row)`` for each of n rows, flat in the order of the parameters.
 
-    Args:
-        log_prob: log-probability of one response, traceable by ``torch.func``.
-        parameters: tensors by name, d numbers in all.
-        rows: tensors [n, ...]; entry i of each belongs to response i.
-        chunk: rows at a time.
+    The function is traced by ``torch.func``; entry i of each of the rows, [n, ...], belongs to response i.
     """
-    integer("chunk", chunk, low=1)
     gradients = torch.func.vmap(torch.func.grad(log_prob), in_dims=(None, *[0] * len(rows)))
     parameters = {name: value.detach() for name, value in parameters.items()}
     width = sum(value.numel() for value in parameters.values())
     scores = torch.empty(len(rows[0]), width, dtype=next(iter(parameters.values())).dtype)
-    for target, *part in zip(scores.split(chunk), *(row.split(chunk) for row in rows), strict=True):
+    for target, *part in zip(scores.split(CHUNK), *(row.split(CHUNK) for row in rows), strict=True):
         torch.cat([gradient.flatten(1) for gradient in gradients(parameters, *part).values()], 1, out=target)
     return scores
-
-
-def rollout_scores(policy: TrainablePolicy, rollout: Rollout) -> Float[torch.Tensor, "B d"]:
-    """Score of every response of a rollout under the current policy, flat in the order of its parameters.
-
-    A policy with a method ``scores(rollout)`` computes them itself; for others this is one backward pass a response,
-    all at once, which suits models of few parameters.
-    """
-    if hasattr(policy, "scores"):
-        return policy.scores(rollout)
-    log_prob = policy.token_log_probs(rollout).sum(-1)
-    each = torch.eye(len(log_prob), dtype=log_prob.dtype)
-    gradients = torch.autograd.grad(log_prob, policy.parameters(), each, is_grads_batched=True)
-    return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
-
-
-def rollout_squared_norms(policy: TrainablePolicy, rollout: Rollout) -> Float[torch.Tensor, " B"]:
-    """|s|^2 of every response of a rollout, by the policy's ``squared_norms(rollout)`` where it has one."""
-    if hasattr(policy, "squared_norms"):
-        return policy.squared_norms(rollout)
-    return rollout_scores(policy, rollout).square().sum(-1)
 
 
 @dataclass
@@ -80,7 +46,7 @@ class Recorder:
     products: list[tuple[str, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     def __call__(self, name: str, inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        """Record one product; the output is returned unchanged."""
+        """Record one product and return its output."""
         if not outputs.requires_grad:
             outputs.requires_grad_()
         self.products.append((name, inputs.detach(), outputs))
@@ -91,12 +57,9 @@ class Recorder:
     ) -> Float[torch.Tensor, " B"]:
         """|gradient of log_prob[i]|^2 with respect to all parameters, for each i.
 
-        Args:
-            log_prob: from a recorded forward pass over B rows that do not interact, in every product one after the
-                other with equally many positions each.
-            parameters: those of the forward pass. A vector multiplies elementwise; a matrix multiplies, or is looked
-                up by integer inputs, or both (a tied embedding: the cross term counts). ``X.bias`` is added by the
-                product with ``X.weight``.
+        The forward pass was over B rows that do not interact, in every product one after the other with equally many
+        positions each. A vector multiplies elementwise; a matrix multiplies, or is looked up by integer inputs, or both
+        (a tied embedding: the cross term counts). ``X.bias`` is added by the product with ``X.weight``.
         """
         batch = len(log_prob)
         gradients = torch.autograd.grad(log_prob.sum(), [outputs for _, _, outputs in self.products])
@@ -117,11 +80,9 @@ def score_factors(
 ) -> tuple[Float[torch.Tensor, "B t o"], Float[torch.Tensor, "B t i"]]:
     """Two factors whose product left' right is the gradient of each of B rows with respect to a parameter.
 
-    Args:
-        weight: a vector that multiplies the inputs elementwise (a bias multiplies ones), or a matrix [o, i] that
-            multiplies them, or whose rows [o] are looked up by integer inputs.
-        inputs, gradient: of the product, and with respect to its outputs; rows one after the other, equally long.
-        batch: B.
+    The weight is a vector that multiplies the inputs elementwise (a bias multiplies ones), or a matrix [o, i] that
+    multiplies them, or whose rows [o] are looked up by integer inputs. Inputs of the product, and the gradient with
+    respect to its outputs, hold the rows one after the other, equally long.
     """
     if weight.ndim == 1:
         each = (gradient * inputs).reshape(batch, -1, len(weight)).sum(1, keepdim=True)

@@ -22,13 +22,7 @@ MOST_RESPONSES = 2**16
 
 
 class Leaves(NamedTuple):
-    """All responses at positions on the line, [..., trees, V^T] each.
-
-    Attributes:
-        log_prob: their log-probabilities.
-        score: derivative of ``log_prob`` along the line.
-        hessian: its second derivative.
-    """
+    """All responses at positions on the line: log-probability, and its first and second derivative along the line."""
 
     log_prob: Float[np.ndarray, "... trees leaves"]
     score: Float[np.ndarray, "... trees leaves"]
@@ -42,8 +36,8 @@ class TokenTrees:
     A prefix whose velocities and accelerations are all equal has ended: its later tokens carry no score.
 
     Attributes:
-        offset, velocity, acceleration: for each depth t an array [trees, V^t, V], nats.
-        reward: [trees, V^T], 0 or 1.
+        offset, velocity, acceleration: for each of the depths t, nats.
+        reward: 0 or 1.
     """
 
     offset: tuple[Float[np.ndarray, "trees prefixes V"], ...]
@@ -53,15 +47,7 @@ class TokenTrees:
 
     @classmethod
     def random(
-        cls,
-        seed: int,
-        trees: int,
-        horizon: int,
-        vocabulary: int = 2,
-        *,
-        spread: float = 1.0,
-        bend: float = 0.0,
-        ending: float = 0.0,
+        cls, seed: int, trees: int, horizon: int, vocabulary: int = 2, *, spread=1.0, bend=0.0, ending=0.0
     ) -> TokenTrees:
         """Gaussian offsets of standard deviation ``spread``, velocities of range 1 at every prefix, random rewards.
 
@@ -86,8 +72,8 @@ class TokenTrees:
             parts.append((spread * rng.standard_normal(size), steep, bend * curved))
             alive = np.repeat(alive, vocabulary, axis=1)
         correct = rng.random(alive.shape).argsort(1) < rng.integers(1, alive.shape[1], shape)
-        offset, steep, curved = zip(*parts, strict=True)
-        return cls(offset, steep, curved, correct.astype(float))
+        offset, velocity, acceleration = zip(*parts, strict=True)
+        return cls(offset, velocity, acceleration, correct.astype(float))
 
     def leaves(self, position: ArrayLike = 0.0) -> Leaves:
         """Every response with its log-probability and the derivatives of that along the line."""
@@ -100,10 +86,8 @@ class TokenTrees:
             prob = np.exp(log_prob)
             score = steep - (prob * steep).sum(-1, keepdims=True)
             hessian = acceleration - (prob * (acceleration + score**2)).sum(-1, keepdims=True)
-            total = [
-                (t[..., None] + token).reshape(*t.shape[:-1], -1)
-                for t, token in zip(total, (log_prob, score, hessian), strict=True)
-            ]
+            pairs = zip(total, (log_prob, score, hessian), strict=True)
+            total = [(so_far[..., None] + token).reshape(*so_far.shape[:-1], -1) for so_far, token in pairs]
         return Leaves(*total)
 
     def along(self, position: ArrayLike = 0.0) -> Point:
@@ -126,21 +110,16 @@ class TokenTrees:
         """Largest range over the next token of its score, at any prefix and any position in [0, longest]."""
         x = real_array("longest", longest)[..., None, None]
         # The range is a convex function of the position, so its maximum is at an end.
-        spans = [np.ptp(v + a * end, axis=-1).max(-1) for v, a in self._pairs() for end in (0.0, x)]
+        pairs = zip(self.velocity, self.acceleration, strict=True)
+        spans = [np.ptp(v + a * end, axis=-1).max(-1) for v, a in pairs for end in (0.0, x)]
         return np.max(np.broadcast_arrays(*spans), axis=0)
 
     def hessian_range(self) -> Float[np.ndarray, " trees"]:
-        """Largest range of the accelerations at a prefix: w' H w of a token is at most this.
-
-        Minus w' H w is at most this plus a quarter of the squared score range.
-        """
+        """Bound on w' H w of a token; on minus w' H w, with a quarter of the squared score range added."""
         return np.max([np.ptp(a, axis=-1).max(-1) for a in self.acceleration], axis=0)
 
     def failing_at_extremes(self, mass: float) -> TokenTrees:
-        """The same trees with the reward of an adversary: the responses of largest |score| at 0 fail, up to this mass.
-
-        At least one response fails and at least one succeeds.
-        """
+        """The same trees when the responses of largest |score| at 0 fail, up to this mass, at least one and not all."""
         open_unit("mass", mass)
         here = self.leaves()
         order = np.argsort(-np.abs(here.score), axis=-1)
@@ -154,9 +133,6 @@ class TokenTrees:
         """The same trees with the direction of the line turned round where the flag is set."""
         sign = np.where(where, -1.0, 1.0)[:, None, None]
         return replace(self, velocity=tuple(sign * v for v in self.velocity))
-
-    def _pairs(self) -> zip:
-        return zip(self.velocity, self.acceleration, strict=True)
 
 
 def _unit_range(values: np.ndarray) -> np.ndarray:

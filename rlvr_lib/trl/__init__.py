@@ -3,9 +3,9 @@
 from importlib import import_module
 
 EXPORTS = {
-    "Act": "settings",
-    "Measure": "settings",
-    "Memory": "settings",
+    "Act": "trainer",
+    "Measure": "trainer",
+    "Memory": "trainer",
     "MeasuredGRPOTrainer": "trainer",
     "PREFIX": "rollouts",
     "watch": "reward_watch",

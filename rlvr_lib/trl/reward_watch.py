@@ -11,16 +11,14 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
+from trl import GRPOTrainer
 
 from rlvr_lib.trl.rollouts import PREFIX, counted, success_of, total_reward
-
-if TYPE_CHECKING:
-    from trl import GRPOTrainer
+from rlvr_lib.trl.step import Values
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ class RewardWatch(TrainerCallback):
         self.trainer, self.success_threshold, self.rows = trainer, success_threshold, rows
         self.measured = hasattr(trainer, "measure")
         self._before: list[torch.Tensor] = []
-        self._descent: list[torch.Tensor | None] = []
+        self._descent: list[torch.Tensor] = []
 
     def noting(self, calculate: Callable) -> Callable:
         """The trainer's ``_calculate_rewards``, its rewards noted while it trains."""
@@ -49,27 +47,21 @@ class RewardWatch(TrainerCallback):
             if self.trainer.model.training and not aside:
                 reward = total_reward(each, self.trainer.reward_weights)
                 if not self.measured:
-                    self._log_rewards(reward)
+                    groups = counted(success_of(reward, self.success_threshold), self.trainer.num_generations)
+                    kept = np.flatnonzero(groups.count >= 2)
+                    self._log(groups.part(kept).values() if len(kept) else {})
                 if self.rows is not None:
                     first = self.trainer.accelerator.process_index * len(prompts)
-                    self._write(prompts, reward[first : first + len(prompts)].tolist(), completion_ids)
+                    self._write(self.rows, prompts, reward[first : first + len(prompts)].tolist(), completion_ids)
             return each
 
         return noted
 
-    def _log_rewards(self, reward: torch.Tensor) -> None:
-        groups = counted(success_of(reward, self.success_threshold), self.trainer.num_generations)
-        kept = np.flatnonzero(groups.count >= 2)
-        for name, value in groups.part(kept).values().items() if len(kept) else ():
-            self._log(name, value)
-
-    def _write(self, prompts: Sequence[object], rewards: Sequence[float], completion_ids: Sequence[list]) -> None:
-        step = self.trainer.state.global_step
-        with open(self.rows or "", "a") as file:
+    def _write(self, file: Path, prompts: Sequence, rewards: Sequence[float], completion_ids: Sequence[list]) -> None:
+        with open(file, "a") as lines:
             for prompt, reward, ids in zip(prompts, rewards, completion_ids, strict=True):
-                if not math.isnan(reward):
-                    row = {"step": step, "prompt": prompt, "reward": reward, "length": len(ids)}
-                    file.write(json.dumps(row) + "\n")
+                row = {"step": self.trainer.state.global_step, "prompt": prompt, "reward": reward, "length": len(ids)}
+                lines.write("" if math.isnan(reward) else json.dumps(row) + "\n")
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Say what stays unseen."""
@@ -79,24 +71,25 @@ class RewardWatch(TrainerCallback):
         """Keep the parameters and the gradient."""
         trained = [value for value in model.parameters() if value.requires_grad]
         self._before = [value.detach().clone() for value in trained]
-        self._descent = [None if value.grad is None else -value.grad.detach() for value in trained]
+        grads = [torch.zeros_like(value) if value.grad is None else value.grad for value in trained]
+        self._descent = [-grad.detach() for grad in grads]
 
     def on_optimizer_step(self, args, state, control, model=None, **kwargs):
         """Length of the update, and its cosine with the gradient: what the optimizer made of it."""
         after = [value.detach() for value in model.parameters() if value.requires_grad]
         inner = moved = followed = 0.0
         for now, before, descent in zip(after, self._before, self._descent, strict=True):
-            move = (now - before).double()
+            move, ideal = (now - before).double(), descent.double()
             moved += float(move.square().sum())
-            if descent is not None:
-                inner += float((move * descent).sum())
-                followed += float(descent.double().square().sum())
+            inner += float((move * ideal).sum())
+            followed += float(ideal.square().sum())
         self._before, self._descent = [], []
-        self._log("update_norm", math.sqrt(moved))
-        self._log("update_gradient_cosine", inner / math.sqrt(moved * followed) if moved * followed > 0 else math.nan)
+        cosine = inner / math.sqrt(moved * followed) if moved * followed > 0 else math.nan
+        self._log({"update_norm": math.sqrt(moved), "update_gradient_cosine": cosine})
 
-    def _log(self, name: str, value: float) -> None:
-        self.trainer._metrics["train"][PREFIX + name].append(value)
+    def _log(self, values: Values) -> None:
+        for name, value in values.items():
+            self.trainer._metrics["train"][PREFIX + name].append(value)
 
 
 def watch(trainer: GRPOTrainer, success_threshold: float | None = None, rows: Path | str | None = None) -> RewardWatch:
@@ -112,10 +105,10 @@ def watch(trainer: GRPOTrainer, success_threshold: float | None = None, rows: Pa
         rows: a file to which every response with a reward is appended as the line that ``rlvr measure`` reads; one file
             a process.
     """
-    if rows is not None:
-        rows = Path(rows)
-        rows.parent.mkdir(parents=True, exist_ok=True)
-    watcher = RewardWatch(trainer, success_threshold, rows)
+    file = Path(rows) if rows is not None else None
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    watcher = RewardWatch(trainer, success_threshold, file)
     trainer._calculate_rewards = watcher.noting(trainer._calculate_rewards)
     if not watcher.measured:
         trainer.add_callback(watcher)

@@ -12,15 +12,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import nn
 
 from rlvr_lib.arguments import require
 from rlvr_lib.theory.baseline import baseline_of_others
-from rlvr_lib.trl.scores import Sampled, Scored, log_probs_in_parts, score_sums
+from rlvr_lib.trl.scores import Sampled, Scored, log_probs, score_sums, still
 from rlvr_lib.trl.step import Along, Groups, Scores
 
-Sum = Callable[[torch.Tensor], torch.Tensor]
 PREFIX = "rlvr/"
 SMALLEST_CHANGE, LARGEST_CHANGE, CHANGE = 0.03, 0.3, 0.1
 ROWS = 64
@@ -62,6 +61,8 @@ class Rollouts:
         first: global number of the first response of this process.
         group_size: G; N / G groups.
         advantage: [B], what the trainer multiplies with.
+        temperature: of the softmax that sampled them.
+        add: adds a tensor up over processes; of one process when not given.
     """
 
     sampled: Sampled
@@ -69,41 +70,28 @@ class Rollouts:
     first: int
     group_size: int
     advantage: Float[torch.Tensor, " B"]
+    temperature: float = 1.0
+    add: Callable[[torch.Tensor], torch.Tensor] = torch.clone
 
     @property
     def prompts(self) -> int:
         """P, groups on all processes."""
         return len(self.success) // self.group_size
 
-    @cached_property
-    def local(self) -> slice:
-        """The responses of this process in the global order."""
-        return slice(self.first, self.first + len(self.sampled))
-
     @property
     def local_success(self) -> Float[torch.Tensor, " B"]:
         """Success of this process's responses."""
-        return self.success[self.local]
+        return self.success[self.first : self.first + len(self.sampled)]
 
     @cached_property
-    def group(self) -> torch.Tensor:
-        """[B], number of the group of each response of this process."""
-        return torch.arange(self.local.start, self.local.stop, device=self.success.device) // self.group_size
+    def group(self) -> Int[torch.Tensor, " B"]:
+        """Number of the group of each response of this process."""
+        return (self.first + torch.arange(len(self.sampled), device=self.success.device)) // self.group_size
 
     @cached_property
     def every_group(self) -> Groups:
         """Rewards of all groups, also of those with fewer than two."""
         return counted(self.success, self.group_size)
-
-    @cached_property
-    def count(self) -> Float[torch.Tensor, " P"]:
-        """Responses of each group that have a reward."""
-        return torch.as_tensor(self.every_group.count, device=self.success.device)
-
-    @cached_property
-    def correct(self) -> Float[torch.Tensor, " P"]:
-        """Correct responses of each group."""
-        return torch.as_tensor(self.every_group.correct, device=self.success.device)
 
     @cached_property
     def kept(self) -> np.ndarray:
@@ -115,75 +103,61 @@ class Rollouts:
         require(len(self.kept) > 0, "reward", "no group with two rewards", "given for two responses of a group")
         return self.every_group.part(self.kept)
 
+    def of_group(self, each: np.ndarray) -> Float[torch.Tensor, " B"]:
+        """The number of its group for each response of this process, from [P]."""
+        return torch.as_tensor(each, device=self.success.device)[self.group]
+
     def centred(self) -> Float[torch.Tensor, " B"]:
         """(r - mean of the group) / (G - 1), the weights of an unbiased gradient of the group's J; 0 for no reward."""
-        mean = (self.correct / self.count.clamp(min=1))[self.group]
-        return torch.nan_to_num((self.local_success - mean) / (self.count[self.group] - 1).clamp(min=1))
+        count, correct = self.of_group(self.every_group.count), self.of_group(self.every_group.correct)
+        return torch.nan_to_num((self.local_success - correct / count.clamp(min=1)) / (count - 1).clamp(min=1))
 
     def mean_of_others(self) -> Float[torch.Tensor, " B"]:
         """Mean reward of the other responses of each response's group."""
-        others = self.correct[self.group] - torch.nan_to_num(self.local_success)
-        return others / (self.count[self.group] - 1).clamp(min=1)
+        count, correct = self.of_group(self.every_group.count), self.of_group(self.every_group.correct)
+        return (correct - torch.nan_to_num(self.local_success)) / (count - 1).clamp(min=1)
 
-    def sum_by_group(self, value: Float[torch.Tensor, " B"], add: Sum) -> Float[torch.Tensor, " P"]:
+    def sum_by_group(self, value: Float[torch.Tensor, " B"]) -> Float[np.ndarray, " P"]:
         """Sum over each group, on all processes."""
         zeros = torch.zeros(self.prompts, dtype=torch.float64, device=value.device)
-        return add(zeros.index_add(0, self.group, value.double()))
+        return self.add(zeros.index_add(0, self.group, value.double())).cpu().numpy()
 
-    def pooled_baseline(self, model: nn.Module, scored: Scored, temperature: float, add: Sum) -> torch.Tensor:
-        """[B], b* from the other groups' responses; where these have no energy, the mean of the others in a group."""
+    def pooled_baseline(self, model: nn.Module, scored: Scored) -> Float[torch.Tensor, " B"]:
+        """b* from the other groups' responses, as ``pooled_baselines``; of a single group the mean of the others."""
         if self.prompts == 1:
             return self.mean_of_others()
         none = torch.zeros(0, len(self.sampled), device=self.success.device)
-        _, energy, _ = score_sums(model, self.sampled, none, scored, temperature)
-        success = self.local_success
-        known = torch.where(success.isnan(), 0.0, energy.double())
-        parts = (known * torch.nan_to_num(success), known)
-        correct, total = (self.sum_by_group(value, add).cpu().numpy() for value in parts)
-        plain = np.full(self.prompts, np.nan)
-        others = torch.as_tensor(baseline_of_others(correct, total, plain), device=success.device)
-        return torch.where(others.isnan()[self.group], self.mean_of_others(), others[self.group])
+        _, energy, _ = score_sums(model, self.sampled, none, scored, self.temperature)
+        known = torch.where(self.local_success.isnan(), 0.0, energy.double())
+        correct, total = self.sum_by_group(known * self.local_success.nan_to_num()), self.sum_by_group(known)
+        mean = self.every_group.correct / np.maximum(self.every_group.count, 1)
+        return self.of_group(baseline_of_others(correct, total, mean))
 
 
 def score_groups(
-    model: nn.Module,
-    rollouts: Rollouts,
-    scored: Scored,
-    advantage: Float[torch.Tensor, " B"],
-    baseline: Float[torch.Tensor, " B"] | None,
-    temperature: float,
-    add: Sum,
+    model: nn.Module, rollouts: Rollouts, scored: Scored, advantage: torch.Tensor, baseline: torch.Tensor | None
 ) -> Scores:
     """What ``Scores`` holds, for the groups of all processes.
 
     Args:
-        model: in which ``scored`` was chosen.
-        rollouts: the responses.
-        scored: the parameters.
-        advantage: what the trainer multiplies the score of each response with, up to a common factor.
-        baseline: the one in use; None: the mean of the other responses of the group.
-        temperature: of the softmax.
-        add: adds a tensor up over processes.
+        model, rollouts, scored: the responses, and the parameters chosen in the model.
+        advantage: [B], what the trainer multiplies the score of each response with, up to a common factor.
+        baseline: [B], the one in use; None: the mean of the other responses of the group.
     """
     success = rollouts.local_success
     member = nn.functional.one_hot(rollouts.group, rollouts.prompts).T.float()
     weights = torch.cat([member * rollouts.centred().float(), member * advantage.float() / rollouts.group_size])
-    sums, energy, _ = score_sums(model, rollouts.sampled, weights, scored, temperature)
-    energy = torch.where(success.isnan(), 0.0, energy.double())
+    sums, energy, _ = score_sums(model, rollouts.sampled, weights, scored, rollouts.temperature)
+    energy = energy.double()
     in_use = rollouts.mean_of_others() if baseline is None else baseline
-    by_group = [energy * success, energy * (1 - success), energy * (success - in_use) ** 2]
-    energies = [rollouts.sum_by_group(torch.nan_to_num(value), add).cpu().numpy() for value in by_group]
-    grams = [(part.double() @ part.double().T).cpu().numpy() for part in add(sums).chunk(2)]
+    by_group = (energy * success, energy * (1 - success), energy * (success - in_use) ** 2)
+    energies = [rollouts.sum_by_group(torch.where(success.isnan(), 0.0, value)) for value in by_group]
+    grams = [(part.double() @ part.double().T).cpu().numpy() for part in rollouts.add(sums).chunk(2)]
     return Scores(rollouts.every_group, *energies, *grams).part(rollouts.kept)
 
 
 class Move:
-    """An update of parameters, which can be gone along and shortened.
-
-    Args:
-        parameters: after the update.
-        before: copies of what they were.
-    """
+    """An update of parameters, which can be gone along and shortened; ``before`` has copies of what they were."""
 
     def __init__(self, parameters: list[torch.Tensor], before: list[torch.Tensor]) -> None:
         self.parameters, self.before = parameters, [value.detach() for value in before]
@@ -205,41 +179,32 @@ class Move:
 
 
 def along_move(
-    model: nn.Module,
-    rollouts: Rollouts,
-    move: Move,
-    learning_rate: float,
-    temperature: float,
-    add: Sum,
-    distance: float | None = None,
+    model: nn.Module, rollouts: Rollouts, move: Move, learning_rate: float, distance: float | None = None
 ) -> tuple[Along | None, float]:
     """Derivatives of each prompt's success rate along an update, at the parameters before it; None if it moves nothing.
 
-    From log-probabilities at both sides of the parameters before the update, by central differences. The distance,
-    which is returned too, is such that log-probabilities of responses change by about a tenth of a nat: small against
-    the curvature, large against rounding.
+    By central differences of log-probabilities at a distance, returned too, at which they change by about a tenth of a
+    nat: small against the curvature, large against rounding. Parameters are restored bit by bit.
 
     Args:
-        model: whose parameters ``move`` holds.
-        rollouts: the responses.
-        move: the update; its parameters are restored bit by bit.
-        learning_rate: that made it.
-        temperature: of the softmax.
-        add: adds a tensor up over processes.
+        model, rollouts: the model whose parameters ``move`` holds, and the responses.
+        move, learning_rate: the update, and what made it.
         distance: of the first trial; the length of the update when not given.
     """
 
+    parts = [rollouts.sampled.rows(slice(start, start + ROWS)) for start in range(0, len(rollouts.sampled), ROWS)]
+
     def at(times: float) -> torch.Tensor:
         move.to(times)
-        return log_probs_in_parts(model, rollouts.sampled, temperature, ROWS)
+        with still(model), torch.no_grad():
+            return torch.cat([log_probs(model, part, rollouts.temperature).double() for part in parts])
 
     times = 1.0 if distance is None else distance / move.length
-    responses = len(rollouts.success)
     try:
         middle = at(0.0)
         for _ in range(8):
             ahead = at(times)
-            change = float((add((ahead - middle).square().sum()) / responses).sqrt())
+            change = float((rollouts.add((ahead - middle).square().sum()) / len(rollouts.success)).sqrt())
             if SMALLEST_CHANGE <= change <= LARGEST_CHANGE or change == 0:
                 break
             times *= min(max(CHANGE / change, 1e-3), 1e3) if np.isfinite(change) else 1e-3
@@ -251,25 +216,23 @@ def along_move(
     step, weight = times * move.length, rollouts.centred()
     slope, second = (ahead - behind) / (2 * step), (ahead - 2 * middle + behind) / step**2
     terms = torch.stack([slope, second + slope**2])
-    first, other = (rollouts.sum_by_group(weight * value, add).cpu().numpy()[rollouts.kept] for value in terms)
-    covariance = _covariance(rollouts, terms, add)
-    return Along(rollouts.groups(), first, other, covariance, move.length, learning_rate), step
+    mean, bend = (rollouts.sum_by_group(weight * value)[rollouts.kept] for value in terms)
+    return Along(rollouts.groups(), mean, bend, _covariance(rollouts, terms), move.length, learning_rate), step
 
 
-def _covariance(rollouts: Rollouts, terms: Float[torch.Tensor, "2 B"], add: Sum) -> Float[np.ndarray, "3 3"]:
+def _covariance(rollouts: Rollouts, terms: Float[torch.Tensor, "2 B"]) -> Float[np.ndarray, "3 3"]:
     """Of the means over prompts of r and of cov(r, term), when responses are sampled again and prompts kept.
 
     The covariance of r and x is the mean of (r - E r) (x - E x), so this product is what varies with a response.
     """
-    present, count = ~rollouts.local_success.isnan(), rollouts.count.clamp(min=1)
+    missing, count = rollouts.local_success.isnan(), rollouts.of_group(rollouts.every_group.count)
 
     def centred(value: torch.Tensor) -> torch.Tensor:
-        value = torch.where(present, value, 0.0)
-        return torch.where(present, value - (rollouts.sum_by_group(value, add) / count)[rollouts.group], 0.0)
+        total = rollouts.of_group(rollouts.sum_by_group(torch.where(missing, 0.0, value)))
+        return torch.where(missing, 0.0, value - total / count.clamp(min=1))
 
     reward = centred(rollouts.local_success)
     each = torch.stack([reward, *(centred(reward * centred(term)) for term in terms)])
-    weight = 1 / (count * (count - 1).clamp(min=1))[rollouts.group]
-    alive = torch.as_tensor(np.isin(rollouts.group.cpu().numpy(), rollouts.kept), device=weight.device)
-    total = add((each * weight * alive) @ each.T).cpu().numpy()
+    weight = torch.where(count >= 2, 1 / (count * (count - 1)).clamp(min=1), 0.0)
+    total = rollouts.add((each * weight) @ each.T).cpu().numpy()
     return total / len(rollouts.kept) ** 2

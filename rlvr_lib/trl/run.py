@@ -1,8 +1,8 @@
 """``rlvr train --engine trl``: a GRPO run of any causal model on one process or many, measured like the built-in loop.
 
-Started by itself it is one process; under ``torchrun`` or ``accelerate launch`` each process runs this same command.
-The folder gets ``checkpoints/``, and at the end ``metrics.jsonl`` and ``model/``. The same command goes on from the
-last whole checkpoint. Whatever is wrong with what was asked for is a ValueError before the first step.
+Under ``torchrun`` or ``accelerate launch`` each process runs this same command. The folder gets ``checkpoints/``, from
+which the same command goes on, and at the end ``metrics.jsonl`` and ``model/``. Whatever is wrong with what was asked
+for is a ValueError before the first step.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import math
 import os
 import warnings
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 import yaml
+from peft import LoraConfig
+from torch import cuda
+from transformers import AutoConfig, AutoTokenizer, PrinterCallback, ProgressCallback, TrainerCallback
+from trl import GRPOConfig, TrlParser
 
 from rlvr_lib.arguments import integer, require
 from rlvr_lib.files import write_whole
@@ -28,14 +31,8 @@ from rlvr_lib.testbeds.group_tasks import builtin_task
 from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.qwen.forward import HUB_NAME
 from rlvr_lib.trl.rollouts import PREFIX, RunFailed
-from rlvr_lib.trl.settings import Act, Measure
 from rlvr_lib.trl.tasks import GROUP_TASKS, group_task, math_task
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from trl import GRPOConfig
-
-    from rlvr_lib.trl.trainer import MeasuredGRPOTrainer
+from rlvr_lib.trl.trainer import Act, Measure, MeasuredGRPOTrainer
 
 CONTRACT = ("success_rate", "gap_alignment", "gradient_snr", "critical_learning_rate", "optimal_baseline")
 PROMPTS = 8
@@ -49,18 +46,10 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is asked for.
+    """What a run is asked for: the options of ``rlvr train``; None leaves one to the file and the defaults.
 
-    Attributes:
-        task: ``group-word``, ``many``, ``gsm8k``, ``math`` or a JSON-lines file.
-        model: ``tiny``, a folder or a name on the hub.
-        steps: of the optimizer, those of a resumed checkpoint included.
-        seed: of prompts and responses.
-        group_size, prompts, learning_rate: responses to a prompt, prompts a step on all processes, and TRL's; None
-            leaves each to ``options``, the file and the defaults.
-        options: further words of the command line: options of ``trl.GRPOConfig``, ``Inputs``, ``Measure`` and ``Act``.
-        arguments_file: a YAML file of the same, which the command line overrides.
-        world_size: processes there must be; None for any number.
+    ``options`` are further words of the command line, those of ``trl.GRPOConfig``, ``Inputs``, ``Measure`` and ``Act``;
+    ``arguments_file`` holds more of the same in YAML, which the command line overrides.
     """
 
     task: str
@@ -90,62 +79,64 @@ class Inputs:
     lora: int = 0
 
 
+class _Bar(ProgressCallback):
+    """Without the dictionary that it prints at every step."""
+
+    on_log = TrainerCallback.on_log
+
+
 def train_trl(run: Run, out: Path) -> list[dict[str, Any]]:
     """Train, and write ``metrics.jsonl``, one object a step, and the trained ``model`` to a folder.
 
     Raises:
         RunFailed: no trainer could be built, a verifier raised, the loss was not finite, or a checkpoint not written.
     """
-    with quiet_libraries():
-        trainer = build(run, out)
-        main = trainer.is_world_process_zero()
-        if main:
-            _same_run(run, out)
-        trainer.accelerator.wait_for_everyone()
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "checkpoints"))
-        records = metrics(trainer)
-        trainer.save_model(str(out / "model"))
-        if main:
-            trainer.processing_class.save_pretrained(out / "model")
-            write_whole(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records).encode())
-        trainer.accelerator.end_training()
+    _quiet_libraries()
+    trainer = build(run, out)
+    main = trainer.is_world_process_zero()
+    if main:
+        _same_run(run, out)
+    trainer.accelerator.wait_for_everyone()
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "checkpoints"))
+    records = metrics(trainer)
+    trainer.save_model(str(out / "model"))
+    if main:
+        trainer.processing_class.save_pretrained(out / "model")
+        write_whole(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records).encode())
+    trainer.accelerator.end_training()
     return records
 
 
 def build(run: Run, out: Path) -> MeasuredGRPOTrainer:
     """The trainer of a run."""
-    from rlvr_lib.trl.trainer import MeasuredGRPOTrainer
-
     group = group_task(builtin_task(GROUP_TASKS[run.task]), seed=run.seed) if run.task in GROUP_TASKS else None
     inputs, measure, act, config = read_options(run, out, group.longest if group else None)
     ignored = [name for name in ("data", "prompt") if group and getattr(inputs, name) != getattr(Inputs, name)]
     require(not ignored, "task", run.task, f"another one, or used without {', '.join(ignored)}")
-    processes = config.distributed_state.num_processes
-    right = run.world_size is None or processes == run.world_size
-    require(right, "world_size", f"{processes} processes", f"{run.world_size}; start them with torchrun")
+    found, wanted = config.distributed_state.num_processes, run.world_size
+    require(wanted in (None, found), "world_size", f"{found} processes", f"{wanted}; start them with torchrun")
     model, tokenizer = _model_and_tokenizer(run)
     task = group or math_task(run.task, inputs.data, tokenizer, inputs.prompt)
+    rank = integer("lora", inputs.lora, low=0)
+    lora = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
     try:
         trainer = MeasuredGRPOTrainer(
             model=model, reward_funcs=task.reward, args=config, train_dataset=task.data, processing_class=tokenizer,
-            peft_config=_lora(inputs.lora), measure=measure, act=act,
+            peft_config=LoraConfig(**lora) if rank else None, measure=measure, act=act,
         )  # fmt: skip
     except (ImportError, RuntimeError) as error:
         raise RunFailed(f"the trainer could not be built: {' '.join(str(error).split())}") from error
-    _show_a_bar(trainer)
+    trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(_Bar)
     return trainer
 
 
 def read_options(run: Run, out: Path, longest: int | None = None) -> tuple[Inputs, Measure, Act, GRPOConfig]:
     """What a run is asked for, read by TRL's own parser: the defaults, then the file, then the command line.
 
-    Args:
-        run: what was asked for.
-        out: folder of the run.
-        longest: tokens of a response where nothing else is asked for; TRL's own bound when not given.
+    ``longest`` bounds the tokens of a response where nothing else is asked for.
     """
-    from trl import GRPOConfig, TrlParser
-
     parser = TrlParser((Inputs, Measure, Act, GRPOConfig), add_help=False, allow_abbrev=False, exit_on_error=False)
     steps = integer("steps", run.steps, low=1)
     fixed = {"output_dir": str(out / "checkpoints"), "max_steps": steps, "seed": run.seed, "num_train_epochs": 3.0,
@@ -153,10 +144,7 @@ def read_options(run: Run, out: Path, longest: int | None = None) -> tuple[Input
     given = {"num_generations": run.group_size, "learning_rate": run.learning_rate}
     given = {name: value for name, value in given.items() if value is not None}
     asked: dict[str, Any] = {} if longest is None else {"max_completion_length": longest}
-    if run.arguments_file is None:
-        asked |= DEFAULTS | {"use_cpu": not torch.cuda.is_available()}
-    else:
-        asked |= _mapping(run.arguments_file)
+    asked |= _mapping(run.arguments_file) if run.arguments_file else {**DEFAULTS, "use_cpu": not cuda.is_available()}
     try:
         unknown = parser.set_defaults_with_config(**(fixed | asked | given))
         known, more = parser.parse_known_args(list(run.options))
@@ -181,7 +169,6 @@ def read_options(run: Run, out: Path, longest: int | None = None) -> tuple[Input
 
 
 def _mapping(file: Path) -> dict[str, Any]:
-    """A YAML mapping of names to values."""
     require(file.is_file(), "arguments", str(file), "a YAML file that exists")
     try:
         found = yaml.safe_load(file.read_text())
@@ -197,9 +184,7 @@ def metrics(trainer: MeasuredGRPOTrainer) -> list[dict[str, Any]]:
     The first record also has the number of processes, ``world_size``, and what scores were taken of, ``scored``.
     """
     records = []
-    for entry in trainer.state.log_history:
-        if PREFIX + "success_rate" not in entry:
-            continue
+    for entry in (entry for entry in trainer.state.log_history if PREFIX + "success_rate" in entry):
         measured = {name.removeprefix(PREFIX): value for name, value in entry.items() if name.startswith(PREFIX)}
         other = {name: entry.get(name) for name in ("loss", "grad_norm", "learning_rate", "completions/mean_length")}
         finite = {name: value for name, value in (other | measured).items() if value is None or math.isfinite(value)}
@@ -218,24 +203,14 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     return found[max(found)] if found else None
 
 
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
+def _quiet_libraries() -> None:
     """Hide what TRL and transformers say about each other's deprecated names, and their advice about special tokens."""
-    with warnings.catch_warnings():
-        for name in ("gradient_checkpointing", "is_gradient_checkpointing"):
-            warnings.filterwarnings("ignore", f".{name}. is deprecated", FutureWarning)
-        noisy = logging.getLogger("transformers.trainer"), logging.getLogger("math_verify")
-        levels = [logger.level for logger in noisy]
-        for logger in noisy:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(noisy, levels, strict=True):
-                logger.setLevel(level)
+    warnings.filterwarnings("ignore", ".(is_)?gradient_checkpointing. is deprecated", FutureWarning)
+    for name in ("transformers.trainer", "math_verify"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _model_and_tokenizer(run: Run) -> tuple[PreTrainedModel | str, PreTrainedTokenizerBase]:
+def _model_and_tokenizer(run: Run) -> tuple[Any, Any]:
     """The tiny model itself, or the name of any other, checked as far as its configuration; and its tokenizer."""
     if run.model == "tiny":
         require(run.task in GROUP_TASKS, "task", run.task, f"one of {', '.join(GROUP_TASKS)} with the model tiny")
@@ -243,47 +218,21 @@ def _model_and_tokenizer(run: Run) -> tuple[PreTrainedModel | str, PreTrainedTok
         return testbed.model, testbed.tokenizer
     local = run.model != "" and Path(run.model).is_dir()
     require(local or HUB_NAME.fullmatch(run.model) is not None, "model", run.model, "a folder, or a name on the hub")
-    from transformers import AutoConfig, AutoTokenizer
-
     where = {"trust_remote_code": False, "local_files_only": local}
     try:
         AutoConfig.from_pretrained(run.model, **where)
         return run.model, AutoTokenizer.from_pretrained(run.model, padding_side="left", **where)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        allowed = "model must be a readable checkpoint or a reachable name"
-        raise ValueError(f"{allowed}, got {run.model!r}: {reason}") from None
-
-
-def _lora(rank: int):
-    if integer("lora", rank, low=0) == 0:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        found = f"{run.model!r}: {str(error).splitlines()[0]}"
+        raise ValueError(f"model must be a readable checkpoint or a reachable name, got {found}") from None
 
 
 def _same_run(run: Run, out: Path) -> None:
     """Refuse a folder that belongs to a run with other settings; else leave a note of these."""
-    settings = {name: value for name, value in asdict(run).items() if name not in ("steps", "world_size")}
-    note, identity = out / "run.json", json.loads(json.dumps(settings, default=str))
+    note, identity = out / "run.json", json.loads(json.dumps(asdict(run), default=str))
+    del identity["steps"], identity["world_size"]
     if note.is_file():
         earlier = json.loads(note.read_text())
         differing = sorted(name for name in identity if earlier.get(name) != identity[name])
         require(not differing, "out", f"a folder of a run with other {', '.join(differing)}", "empty, or of this run")
     write_whole(note, (json.dumps(identity, indent=1, sort_keys=True) + "\n").encode())
-
-
-def _show_a_bar(trainer: MeasuredGRPOTrainer) -> None:
-    """A progress bar with the success rate instead of a printed dictionary a step."""
-    from transformers import PrinterCallback, ProgressCallback
-
-    class Bar(ProgressCallback):
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            if self.training_bar is not None and (logs or {}).get("rlvr/success_rate") is not None:
-                self.training_bar.set_postfix(success=f"{logs['rlvr/success_rate']:.3f}", refresh=False)
-
-    shown = not trainer.args.disable_tqdm
-    trainer.remove_callback(PrinterCallback if not shown else ProgressCallback)
-    if shown:
-        trainer.add_callback(Bar)

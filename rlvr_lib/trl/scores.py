@@ -1,15 +1,15 @@
 """Sums of the scores of sampled responses of any causal ``transformers`` model, on all or on some of its parameters.
 
 One batched forward pass records the inputs of the chosen modules, one backward pass to their outputs the gradients;
-their product is the score of each response. No gradient of a parameter is touched, so a training step in progress
-goes on as if nothing had happened. Left out: modules other than linear layers, embeddings and root-mean-square norms.
+their product is the score of each response. No gradient of a parameter is touched. Left out: modules other than linear
+layers, embeddings and root-mean-square norms.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,11 +27,9 @@ HEAD = "output head"
 
 @dataclass(frozen=True)
 class Sampled:
-    """B sampled responses as a causal model reads them.
+    """B sampled responses as a causal model reads them; masks are 1 where there is no padding.
 
-    Attributes:
-        prompt_ids, prompt_mask: [B, P], prompts padded on the left, and 1 where they are not padding.
-        completion_ids, completion_mask: [B, T], responses padded on the right, likewise.
+    Prompts are padded on the left, completions on the right.
     """
 
     prompt_ids: Int[torch.Tensor, "B P"]
@@ -48,7 +46,7 @@ class Sampled:
 
     @property
     def length(self) -> Int[torch.Tensor, " B"]:
-        """[B], tokens of each response."""
+        """Tokens of each response."""
         return self.completion_mask.sum(1)
 
 
@@ -61,27 +59,27 @@ class Scored:
             ones of the last block) or ``head`` (the output projection, trained or not).
         parameters: the chosen tensors by name.
         of: how many numbers are trainable in all.
-        coordinates: by name, the numbers of which sums are kept; None for all of them.
-        scale: what makes inner products over the kept coordinates unbiased for those over all chosen ones.
+        coordinates: by name, those of which sums are kept; None for all of them.
     """
 
     choice: str
     parameters: dict[str, torch.Tensor]
     of: int
-    coordinates: dict[str, torch.Tensor] | None
-    scale: float
+    coordinates: dict[str, torch.Tensor] | None = None
 
     def __str__(self) -> str:
-        chosen = sum(numbers(parameter) for parameter in self.parameters.values())
         kept = "" if self.coordinates is None else f", inner products over {self.width:,} of them drawn at random"
-        return f"{self.choice}: {chosen:,} numbers, {self.of:,} are trained{kept}"
+        return f"{self.choice}: {self.total:,} numbers, {self.of:,} are trained{kept}"
+
+    @property
+    def total(self) -> int:
+        """Numbers in the chosen tensors."""
+        return sum(numbers(value) for value in self.parameters.values())
 
     @property
     def width(self) -> int:
         """Length of a flat vector of kept coordinates."""
-        if self.coordinates is None:
-            return sum(numbers(parameter) for parameter in self.parameters.values())
-        return sum(len(kept) for kept in self.coordinates.values())
+        return self.total if self.coordinates is None else sum(len(kept) for kept in self.coordinates.values())
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -102,14 +100,12 @@ def last_block(model: nn.Module) -> nn.Module:
 
 
 def choose(model: Any, choice: str | None = None, most: int = MOST_COORDINATES, seed: int = 0) -> Scored:
-    """The parameters to take scores of.
+    """The parameters of a causal language model to take scores of.
 
     Args:
-        model: a causal language model, with or without LoRA adapters.
         choice: one of ``CHOICES``; not given, ``head`` where parameters are sharded, else ``all`` for LoRA or at most
             ``most`` trainable numbers, else ``last-layer``.
-        most: coordinates kept in sums; of more, that many are drawn.
-        seed: of the draw.
+        most, seed: coordinates kept in sums; of more, that many are drawn with the seed.
     """
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     of, lora = sum(numbers(value) for value in trained.values()), any("lora_" in name for name in trained)
@@ -120,58 +116,37 @@ def choose(model: Any, choice: str | None = None, most: int = MOST_COORDINATES, 
     require(whole, "scores", f"{choice} with sharded parameters", "head where parameters are sharded")
     if choice == "head":
         parameters = {HEAD: model.get_output_embeddings().weight}
-    elif choice == "last-layer":
-        inside = {id(value) for value in last_block(model).parameters()}
-        parameters = {name: value for name, value in trained.items() if id(value) in inside}
     else:
-        parameters = trained
-    require(bool(parameters), "scores", f"{choice}, where nothing is trained", "a choice with a trainable parameter")
-    if choice != "head":
+        inside = {id(value) for value in (model if choice == "all" else last_block(model)).parameters()}
+        parameters = {name: value for name, value in trained.items() if id(value) in inside}
+        require(bool(parameters), "scores", f"{choice}, where nothing is trained", "a choice with something trained")
         _owners(model, parameters)
-    total = sum(numbers(value) for value in parameters.values())
-    if total <= most:
-        return Scored(choice, parameters, of, None, 1.0)
-    generator = torch.Generator().manual_seed(seed)
-    kept = {
-        name: torch.randint(numbers(value), (-(-most * numbers(value) // total),), generator=generator).to(value.device)
-        for name, value in parameters.items()
-    }
-    return Scored(choice, parameters, of, kept, total / sum(len(index) for index in kept.values()))
+    chosen = Scored(choice, parameters, of)
+    if chosen.total <= most:
+        return chosen
+    generator, kept = torch.Generator().manual_seed(seed), {}
+    for name, value in parameters.items():
+        share = -(-most * numbers(value) // chosen.total)
+        kept[name] = torch.randint(numbers(value), (share,), generator=generator).to(value.device)
+    return replace(chosen, coordinates=kept)
 
 
 def log_probs(model: nn.Module, sampled: Sampled, temperature: float = 1.0) -> Float[torch.Tensor, " B"]:
     """Log-probability of each response under the model's softmax at a temperature, summed over its tokens."""
-    logits = _logits(model, sampled) / temperature
-    return _picked(logits, sampled).sum(1)
-
-
-@torch.no_grad()
-def log_probs_in_parts(model: nn.Module, sampled: Sampled, temperature: float, rows: int) -> torch.Tensor:
-    """``log_probs`` without gradients, some rows at a time, in float64."""
-    parts = [slice(start, start + rows) for start in range(0, len(sampled), rows)]
-    with still(model):
-        return torch.cat([log_probs(model, sampled.rows(part), temperature).double() for part in parts])
+    return _picked(_logits(model, sampled, temperature), sampled)
 
 
 def score_sums(
-    model: nn.Module,
-    sampled: Sampled,
-    weights: Float[torch.Tensor, "K B"],
-    scored: Scored,
-    temperature: float = 1.0,
+    model: nn.Module, sampled: Sampled, weights: Float[torch.Tensor, "K B"], scored: Scored, temperature: float = 1.0
 ) -> tuple[Float[torch.Tensor, "K width"], Float[torch.Tensor, " B"], Float[torch.Tensor, " B"]]:
     """Weighted sums of the scores of B responses, their squared norms, and their log-probabilities.
 
     Args:
-        model: in which ``scored`` was chosen.
-        sampled: the responses.
+        model, sampled, temperature: what sampled the responses, and these.
         weights: [K, B], one row a sum.
-        scored: the parameters, and the coordinates of the sums that are kept. The squared norms are over all
-            coordinates of the chosen parameters.
-        temperature: of the softmax that sampled them.
+        scored: the parameters, and the coordinates of the sums that are kept; squared norms are over all coordinates.
     """
-    largest = max(numbers(value) for value in scored.parameters.values())
-    rows = max(1, min(len(sampled), MOST_NUMBERS_AT_ONCE // largest))
+    rows = max(1, MOST_NUMBERS_AT_ONCE // max(numbers(value) for value in scored.parameters.values()))
     sums = weights.new_zeros(len(weights), scored.width)
     energy, log_prob = weights.new_zeros(len(sampled)), weights.new_zeros(len(sampled))
     with still(model):
@@ -185,7 +160,8 @@ def score_sums(
                 kept = score if scored.coordinates is None else score[:, scored.coordinates[name]]
                 sums[:, place : place + kept.shape[1]] += weights[:, part] @ kept
                 place += kept.shape[1]
-    return sums * scored.scale**0.5, energy, log_prob
+    # So inner products over the kept coordinates are unbiased for those over all chosen ones.
+    return sums * (scored.total / scored.width) ** 0.5, energy, log_prob
 
 
 @contextlib.contextmanager
@@ -205,29 +181,39 @@ def _factors(
     """Log-probability of each response, and for each parameter two factors [B, t, o], [B, t, i] of its scores."""
     if scored.choice == "head":
         return _head_factors(model, sampled, temperature)
-    with _recording(model, scored) as products, torch.set_grad_enabled(scored.choice == "all"):
-        logits = _logits(model, sampled) / temperature
+    products: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
+
+    def record(module, inputs, output):
+        products.append((module, inputs[0].detach(), output))
+
+    def start_the_graph(module, inputs):
+        torch.set_grad_enabled(True)
+
+    with contextlib.ExitStack() as hooks, torch.set_grad_enabled(scored.choice == "all"):
+        for module in _owners(model, scored.parameters):
+            hooks.enter_context(module.register_forward_hook(record))
+        if scored.choice == "last-layer":
+            # What comes before the block needs no graph; inside the caller's ``no_grad`` it gets none.
+            hooks.enter_context(last_block(model).register_forward_pre_hook(start_the_graph))
+        logits = _logits(model, sampled, temperature)
         with torch.enable_grad():
-            log_prob = _picked(logits, sampled).sum(1)
+            log_prob = _picked(logits, sampled)
     gradients = torch.autograd.grad(log_prob.sum(), [output for _, _, output in products])
-    factors: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in scored.parameters}
     names = {id(value): name for name, value in scored.parameters.items()}
+    factors: dict[str, Any] = {}
     for (module, inputs, _), gradient in zip(products, gradients, strict=True):
-        for parameter, left, right in _product(module, inputs, _wide(gradient), len(sampled)):
-            if id(parameter) in names:
-                factors[names[id(parameter)]].append((left, right))
-    joined: dict[str, Any] = {
-        name: tuple(torch.cat(side, 1) for side in zip(*pairs, strict=True)) for name, pairs in factors.items() if pairs
-    }
-    return log_prob.detach(), joined
+        for parameter, *pair in _product(module, inputs, _wide(gradient), len(sampled)):
+            if name := names.get(id(parameter)):
+                before = factors.get(name)
+                factors[name] = [torch.cat(sides, 1) for sides in zip(before, pair, strict=True)] if before else pair
+    return log_prob.detach(), {name: tuple(factors[name]) for name in scored.parameters if name in factors}
 
 
 def _product(module: Any, inputs: torch.Tensor, gradient: torch.Tensor, batch: int):
     """Each parameter of a module, with the two factors of the gradient of every row."""
-    if hasattr(module, "variance_epsilon"):
-        x = _wide(inputs)
-        inputs = x * (x.square().mean(-1, keepdim=True) + module.variance_epsilon).rsqrt()
     inputs = _wide(inputs) if inputs.is_floating_point() else inputs
+    if hasattr(module, "variance_epsilon"):
+        inputs = inputs * (inputs.square().mean(-1, keepdim=True) + module.variance_epsilon).rsqrt()
     left, right = score_factors(module.weight, inputs, gradient, batch)
     if getattr(module, "padding_idx", None) is not None:
         left[..., module.padding_idx] = 0  # as autograd has it
@@ -240,24 +226,20 @@ def _product(module: Any, inputs: torch.Tensor, gradient: torch.Tensor, batch: i
 def _head_factors(model: Any, sampled: Sampled, temperature: float):
     """The factors of the output projection in closed form: nothing is differentiated, so parameters may be sharded."""
     seen: list[torch.Tensor] = []
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
-        logits = _logits(model, sampled) / temperature
-    finally:
-        handle.remove()
+    with model.get_output_embeddings().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
+        logits = _logits(model, sampled, temperature)
     hidden = _wide(seen[0][:, -1 - sampled.completion_ids.shape[1] : -1])
     error = -logits.softmax(-1) / temperature
     error.scatter_add_(2, sampled.completion_ids[..., None], torch.full_like(error[..., :1], 1 / temperature))
-    return _picked(logits, sampled).sum(1), {HEAD: (error * sampled.completion_mask[..., None], hidden)}
+    return _picked(logits, sampled), {HEAD: (error * sampled.completion_mask[..., None], hidden)}
 
 
-def _logits(model: nn.Module, sampled: Sampled) -> Float[torch.Tensor, "B T V"]:
-    """Logits at the places that emit the response, in at least float32."""
+def _logits(model: nn.Module, sampled: Sampled, temperature: float) -> Float[torch.Tensor, "B T V"]:
+    """Logits over the temperature at the places that emit the response, in at least float32."""
     ids = torch.cat([sampled.prompt_ids, sampled.completion_ids], 1)
     mask = torch.cat([sampled.prompt_mask, sampled.completion_mask], 1)
-    tokens = sampled.completion_ids.shape[1]
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return _wide(logits[:, -1 - tokens : -1])
+    return _wide(logits[:, -1 - sampled.completion_ids.shape[1] : -1]) / temperature
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -265,32 +247,9 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _picked(logits: torch.Tensor, sampled: Sampled) -> Float[torch.Tensor, "B T"]:
+def _picked(logits: torch.Tensor, sampled: Sampled) -> Float[torch.Tensor, " B"]:
     chosen = torch.log_softmax(logits, -1).gather(-1, sampled.completion_ids[..., None])[..., 0]
-    return torch.where(sampled.completion_mask.bool(), chosen, 0.0)
-
-
-@contextlib.contextmanager
-def _recording(model: nn.Module, scored: Scored) -> Iterator[list]:
-    """Record module, input and output of every call of a module that owns a chosen parameter."""
-    products: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
-
-    def record(module, inputs, output):
-        products.append((module, inputs[0].detach(), output))
-
-    handles = [module.register_forward_hook(record) for module in _owners(model, scored.parameters)]
-    if scored.choice == "last-layer":
-        # What comes before the block needs no graph; inside the caller's ``no_grad`` it gets none.
-        handles.append(last_block(model).register_forward_pre_hook(_start_the_graph))
-    try:
-        yield products
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _start_the_graph(module: nn.Module, inputs: tuple) -> None:
-    torch.set_grad_enabled(True)
+    return torch.where(sampled.completion_mask.bool(), chosen, 0.0).sum(1)
 
 
 def _owners(model: nn.Module, parameters: dict[str, torch.Tensor]) -> list[nn.Module]:

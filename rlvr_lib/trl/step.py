@@ -53,7 +53,6 @@ class Scores:
     """Scores of P groups of responses, as sums over the responses of each group.
 
     Attributes:
-        groups: their rewards.
         correct_energy, wrong_energy: [P], sums of |s|^2 over the correct and over the wrong responses.
         used_energy: [P], sum of (r - b)^2 |s|^2 with the baseline b in use.
         success: [P, P], inner products of the estimates sum (r - mean) s / (G - 1) of the gradients of J.
@@ -84,14 +83,15 @@ class Scores:
         success = self.groups.values()["success_rate"]
         variance = success * (1 - success)
         alive = np.flatnonzero(np.diag(self.used) > 0)
-        several = self.comparable
-        squared, _ = signal_and_noise(gram=self.success) if several else (0.0, 0.0)
-        signal, noise = signal_and_noise(gram=self.used) if several else (0.0, 0.0)
-        snr = float(signal / noise) if noise > 0 else None
-        cosines: Any = gradient_cosines(gram=self.used[np.ix_(alive, alive)]) if several and len(alive) > 1 else []
         correct, energy = self.correct_energy, self.correct_energy + self.wrong_energy
-        best = baseline_of_others(correct, energy, self.groups.correct / self.groups.count) if several else 0.0
-        least = second_moment(correct, self.wrong_energy, best).sum() if several else 0.0
+        squared = signal = noise = least = 0.0
+        cosines: Any = []
+        if self.comparable:
+            (squared, _), (signal, noise) = (signal_and_noise(gram=gram) for gram in (self.success, self.used))
+            best = baseline_of_others(correct, energy, self.groups.correct / self.groups.count)
+            least = second_moment(correct, self.wrong_energy, best).sum()
+            cosines = gradient_cosines(gram=self.used[np.ix_(alive, alive)]) if len(alive) > 1 else []
+        snr = float(signal / noise) if noise > 0 else None
         return {
             "gap_norm": math.sqrt(squared) / variance if variance > 0 and squared > 0 else None,
             "gradient_snr": snr,
@@ -108,12 +108,10 @@ class Along:
     """P groups of responses along the unit direction of a step.
 
     Attributes:
-        groups: their rewards.
         slope, second: [P], first and second derivative of each prompt's success rate.
         covariance: [3, 3], of the means over prompts of success, slope and second, by sampling the responses again and
             keeping the prompts.
-        length: of the step.
-        learning_rate: that made it.
+        length, learning_rate: of the step.
     """
 
     groups: Groups
@@ -140,8 +138,8 @@ class Along:
     def excess(self, limit: float) -> tuple[float, float]:
         """J times the loss in log J over a step 1/limit as long, to second order, per unit length; its standard error.
 
-        The rate is beyond ``limit`` times the critical one exactly where this is positive, also where the step points
-        downhill and no rate is short enough. The error is that of these prompts, whose success the step is to raise.
+        Positive exactly beyond ``limit`` times the critical rate, also where the step points downhill and no rate is
+        short enough. The error is that of these prompts, whose success the step is to raise.
         """
         success, slope, second = self._means()
         if success == 0:
@@ -162,14 +160,9 @@ class Along:
 
 def jackknife(parts: Groups | Scores | Along, prompts: int) -> dict[str, float | None]:
     """Standard error of each of ``parts.values()`` from leaving out one prompt at a time; None where undefined."""
-    every = np.arange(prompts)
+    every, names = np.arange(prompts), list(parts.values())
     if prompts <= 2:
-        return dict.fromkeys(parts.values())
-    left_out = [parts.part(np.delete(every, one)).values() for one in every]
-    return {name: standard_error([values[name] for values in left_out]) for name in left_out[0]}
-
-
-def standard_error(values: list[float | None]) -> float | None:
-    """Jackknife standard error from estimates that leave out one prompt each; None if any is undefined."""
-    known = [value for value in values if value is not None]
-    return float(np.sqrt((len(known) - 1) * np.var(known))) if len(known) == len(values) >= 2 else None
+        return dict.fromkeys(names)
+    left_out = [list(parts.part(np.delete(every, one)).values().values()) for one in every]
+    errors = np.sqrt((prompts - 1) * np.array(left_out, dtype=float).var(0))
+    return {name: None if math.isnan(error) else float(error) for name, error in zip(names, errors, strict=True)}

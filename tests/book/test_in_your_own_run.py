@@ -9,8 +9,8 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from rlvr_lib.trl.step import Along, Groups, Scores
 from rlvr_lib.trl.reward_watch import UNSEEN
+from rlvr_lib.trl.step import Along, Groups, Scores
 
 PAGE = (ROOT / "book" / "in_your_own_run.md").read_text()
 

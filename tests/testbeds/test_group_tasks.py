@@ -14,8 +14,10 @@ from rlvr_lib.theory.groups import alternating_group, cyclic_group, dihedral_gro
 @pytest.mark.parametrize("group", [S3, cyclic_group(5), dihedral_group(4)], ids=str)
 def test_word_problem_against_a_plain_verifier(group):
     task = WordProblem(group, (1, 3), 4)
-    assert task.prompt_count == group.order + group.order**3
-    for prompt in (0, group.order - 1, group.order, task.prompt_count - 1, 57):
+    count = group.order + group.order**3
+    with pytest.raises(ValueError, match=f"^prompt must be below {count}"):
+        task.words([count])
+    for prompt in (0, group.order - 1, group.order, count - 1, 57):
         (word,) = task.words([prompt])
         assert task.prompt(word) == prompt
         shown = task.prompt_tokens([prompt])[0].tolist()

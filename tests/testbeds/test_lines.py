@@ -1,6 +1,5 @@
 """Policies on a line against the policies they stand for, 90-digit arithmetic and runs along them."""
 
-import doctest
 import math
 from fractions import Fraction
 
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import rlvr_lib.testbeds.lines
 from rlvr_lib import gap_alignment, success_rate
 from rlvr_lib.testbeds.bandit import SoftmaxBandit, token_bandit
 from rlvr_lib.testbeds.lines import CountWindow, Ridge, Sawtooth, TokenChain, exact_critical_rate
@@ -30,12 +28,6 @@ FAMILIES = {
 
 def exponent(length, value):
     return np.polyfit(np.log(length), np.log(value), 1)[0]
-
-
-def test_examples_in_the_documentation():
-    outcome = doctest.testmod(rlvr_lib.testbeds.lines)
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 @pytest.mark.parametrize(

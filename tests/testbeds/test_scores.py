@@ -5,44 +5,14 @@ import pytest
 import torch
 
 from rlvr_lib.testbeds.group_tasks import ManyAnswers, WordProblem
-from rlvr_lib.testbeds.policy import Rollout
 from rlvr_lib.testbeds.qwen import QwenTestbed
-from rlvr_lib.testbeds.scores import (
-    Recorder,
-    per_sample_scores,
-    rollout_scores,
-    rollout_squared_norms,
-    second_order,
-)
+from rlvr_lib.testbeds.scores import CHUNK, Recorder, per_sample_scores, second_order
 from rlvr_lib.theory.groups import cyclic_group
 
 
 def random_testbed(**arguments):
     testbed = QwenTestbed(WordProblem(cyclic_group(4), (1, 3)), warm_start=None, dtype=torch.float64, **arguments)
     return testbed.at(testbed.theta + 0.2 * np.random.default_rng(0).standard_normal(len(testbed.theta)))
-
-
-class SmallPolicy:
-    """A policy of one token with parameters of two shapes, and none of the optional methods."""
-
-    def __init__(self):
-        generator = torch.Generator().manual_seed(0)
-        self.logits = torch.randn(3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-        self.shift = torch.randn(5, generator=generator, dtype=torch.float64, requires_grad=True)
-
-    def parameters(self):
-        return [self.logits, self.shift]
-
-    def rollout(self, prompts, group_size, generator):
-        law = torch.softmax(self.logits + self.shift, -1)[list(prompts)].detach()
-        tokens = torch.multinomial(law, group_size, replacement=True, generator=generator)
-        reward = (tokens == 0).double().numpy()
-        tokens = tokens.reshape(-1, 1)
-        return Rollout(tuple(prompts), tokens, torch.ones_like(tokens, dtype=torch.bool), reward)
-
-    def token_log_probs(self, rollout):
-        rows = torch.tensor(rollout.prompts).repeat_interleave(rollout.reward.shape[1])
-        return torch.log_softmax(self.logits + self.shift, -1)[rows].gather(1, rollout.tokens)
 
 
 def one_by_one(policy, rollout):
@@ -56,8 +26,8 @@ def test_qwen_scores_and_norms(arguments):
     testbed = random_testbed(**arguments)
     rollout = testbed.rollout([0, 50, 3, 50], 6, torch.Generator().manual_seed(0))
     expected = one_by_one(testbed, rollout)
-    torch.testing.assert_close(rollout_scores(testbed, rollout), expected, rtol=1e-10, atol=1e-11)
-    norms = rollout_squared_norms(testbed, rollout)
+    torch.testing.assert_close(testbed.scores(rollout), expected, rtol=1e-10, atol=1e-11)
+    norms = testbed.squared_norms(rollout)
     torch.testing.assert_close(norms, expected.square().sum(-1), rtol=1e-10, atol=0)
     assert not norms.requires_grad
     assert norms.std() > 0.1 * norms.mean()
@@ -99,25 +69,12 @@ def test_ghost_norms_both_ways():
         torch.testing.assert_close(norms, scores.square().sum(-1), rtol=1e-10, atol=0)
 
 
-def test_a_policy_without_methods_of_its_own():
-    policy = SmallPolicy()
-    rollout = policy.rollout((2, 0), 4, torch.Generator().manual_seed(0))
-    expected = one_by_one(policy, rollout)
-    torch.testing.assert_close(rollout_scores(policy, rollout), expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(rollout_squared_norms(policy, rollout), expected.square().sum(-1))
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
-def test_chunks_change_nothing(chunk):
-    weight, rows = {"w": torch.arange(6.0).view(2, 3)}, torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
-    scores = per_sample_scores(lambda p, row: (p["w"] @ row).square().sum(), weight, rows, chunk=chunk)
+@pytest.mark.parametrize("rows", [1, CHUNK, 2 * CHUNK + 3])
+def test_chunks_change_nothing(rows):
+    weight, rows = {"w": torch.arange(6.0).view(2, 3)}, torch.randn(rows, 3, generator=torch.Generator().manual_seed(0))
+    scores = per_sample_scores(lambda p, row: (p["w"] @ row).square().sum(), weight, rows)
     expected = 2 * (weight["w"] @ rows[:, :, None]) * rows[:, None]
     torch.testing.assert_close(scores, expected.flatten(1))
-
-
-def test_chunk_is_checked():
-    with pytest.raises(ValueError, match="chunk"):
-        per_sample_scores(lambda p, row: row.sum(), {"w": torch.ones(1)}, torch.ones(2, 1), chunk=0)
 
 
 def test_second_order_of_a_polynomial():

@@ -1,6 +1,7 @@
 """Logged groups without a model: the numbers, the text, the plot, and what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from rlvr_lib import cli, group_gain, handoff_exponent
-from rlvr_lib.trl.logs import SuccessLaw, draw, group_sizes, measure, read_rows, success_law, to_json, to_text
+from rlvr_lib import cli, group_gain
+from rlvr_lib.trl.logs import draw, group_sizes, measure, read_rows, success_law, success_moments, to_json, to_text
 
 RNG = np.random.default_rng(0)
 
@@ -37,9 +38,11 @@ def test_counts_are_reported_as_they_are(tmp_path):
     assert report["length"] == {"mean": 11.0, "correct": 12.0, "wrong": 10.0}
     assert [row["success_rate"] for row in report["prompts"]] == [0, 0.25, 1, 0.75]
     assert report["levels"] is None
-    assert report["correct_entropy"] is None
     assert json.loads(to_json(report))["groups"] == 4
-    assert "dead groups: 25.0% all failed, 25.0% all solved" in to_text(report)
+    said = to_text(report)
+    assert re.search(r"all_failed +0\.25", said)
+    assert re.search(r"length of correct +12\.0", said)
+    assert said.index(" p0 ") < said.index(" p1 ") < said.index(" p3 ")
 
 
 def test_groups_are_told_apart_by_step(tmp_path):
@@ -52,17 +55,18 @@ def test_law_of_success_is_found_without_the_sampling_noise():
     """Mean and variance of J over 20,000 prompts from groups of 4: 6 standard errors, and the naive variance fails."""
     success = RNG.beta(2, 3, 20_000)
     correct = RNG.binomial(4, success).astype(float)
-    law = success_law(np.full(20_000, 4.0), correct)
-    assert law.mean == pytest.approx(0.4, abs=0.01)
-    assert law.variance == pytest.approx(0.04, abs=0.004)
+    mean, variance = success_moments(np.full(20_000, 4.0), correct)
+    assert mean == pytest.approx(0.4, abs=0.01)
+    assert variance == pytest.approx(0.04, abs=0.004)
     assert abs((correct / 4).var() - 0.04) > 0.02
-    np.testing.assert_allclose([law.success.mean(), law.success.var()], [law.mean, law.variance], rtol=0.02)
+    law = success_law(mean, variance)
+    np.testing.assert_allclose([law.mean(), law.var()], [mean, variance], rtol=0.02)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.02, 0.98), st.floats(0, 0.9), st.integers(2, 40))
 def test_gain_left_is_a_share_that_grows_with_the_group(mean, share, size):
-    law = SuccessLaw(mean, share * mean * (1 - mean))
+    law = success_law(mean, share * mean * (1 - mean))
     small, large = group_sizes(law, [size, size + 1])
     assert 0 < small["grpo_gain"] <= large["grpo_gain"] <= 1 + 1e-9
     assert small["dr_grpo_gain"] == pytest.approx(1 - 1 / size)
@@ -70,15 +74,14 @@ def test_gain_left_is_a_share_that_grows_with_the_group(mean, share, size):
 
 
 def test_prompts_all_alike_lose_what_i6_says():
-    (row,) = group_sizes(SuccessLaw(0.3, 0.0), [4])
+    (row,) = group_sizes(success_law(0.3, 0.0), [4])
     assert row["grpo_gain"] == pytest.approx(group_gain(0.3, 4) / np.sqrt(0.21))
     assert row["dead_groups"] == pytest.approx(0.3**4 + 0.7**4)
-    assert row["std_boost"] == pytest.approx(1)
 
 
 def test_the_deviation_that_trl_divides_by_leaves_less_gain():
     """The sample deviation exceeds the population one by sqrt(G / (G - 1)) in every group, whatever J."""
-    for row in group_sizes(SuccessLaw(0.4, 0.1), [2, 4, 8]):
+    for row in group_sizes(success_law(0.4, 0.1), [2, 4, 8]):
         size = row["group_size"]
         assert row["grpo_gain_sample_std"] == pytest.approx(row["grpo_gain"] * np.sqrt((size - 1) / size))
 
@@ -89,22 +92,10 @@ def test_gain_left_is_that_of_the_trainers_own_advantages():
     rewards = torch.as_tensor(RNG.random((200_000, 4)) < 0.3, dtype=torch.float64)
     centred = rewards - rewards.mean(1, keepdim=True)
     per_group = torch.nan_to_num((centred / rewards.std(1, keepdim=True) * rewards).mean(1))
-    (row,) = group_sizes(SuccessLaw(0.3, 0.0), [4])
+    (row,) = group_sizes(success_law(0.3, 0.0), [4])
     error = 6 * float(per_group.std()) / 200_000**0.5 / np.sqrt(0.21)
     assert float(per_group.mean()) / np.sqrt(0.21) == pytest.approx(row["grpo_gain_sample_std"], abs=error)
     assert abs(float(per_group.mean()) / np.sqrt(0.21) - row["grpo_gain"]) > 10 * error
-
-
-def test_std_cannot_help_in_small_groups_and_helps_more_in_large_ones():
-    """Chapter 4's boosts of std over none at the edge: 1.07 at G = 4, 1.43 at 8, 2.00 at 16 as J -> 0."""
-    edge = SuccessLaw(0.5, 0.2499)
-    boosts = {row["group_size"]: row["std_boost"] for row in group_sizes(SuccessLaw(0.5, 0.2), [2, 3, 4, 8, 16])}
-    assert boosts[2] == pytest.approx(1)
-    assert boosts[3] == pytest.approx(1)
-    assert boosts[4] == pytest.approx(1.07, abs=0.01)
-    assert boosts[8] == pytest.approx(1.43, abs=0.03)
-    assert boosts[16] == pytest.approx(2.00, abs=0.06)
-    assert all(row["grpo_gain"] is not None for row in group_sizes(edge, [4]))
 
 
 def test_levels_give_ratios_and_hand_off_exponents(tmp_path):
@@ -116,12 +107,12 @@ def test_levels_give_ratios_and_hand_off_exponents(tmp_path):
     assert first["ratio"] is None
     assert second["ratio"] == 3
     assert second["handoff"] == pytest.approx(np.log(3 / 16) / np.log(7 / 8))
-    assert second["handoff_dilute"] == pytest.approx(handoff_exponent(3, 5))
     assert second["wait_over_rise"] is None
-    said = to_text(report)
-    assert "exponent of all rows 12.5 (limit 21.9): if it stays so, level 15 passes 0.1 before level 5" in said
-    names = measure(pd.DataFrame([row | {"level": "easy", "success": float(row["reward"])} for row in easy]))
-    assert names["levels"][0]["handoff"] is None
+    assert re.search(r"level.*handoff", to_text(report))
+    named = [row | {"level": f"level {row['level']}", "success": float(row["reward"])} for row in easy + hard]
+    _, second = measure(pd.DataFrame(named))["levels"]
+    assert "ratio" not in second
+    assert second["handoff"] is not None
 
 
 def saturating_head(lengths, sharpness, order=96):
@@ -158,14 +149,9 @@ def test_the_relay_of_p2_is_not_called_a_plateau():
     wait = relay["levels"][1]["wait_over_rise"]
     assert wait == pytest.approx((begun - done) / (ended - begun), abs=0.15)  # 3 standard deviations over draws
     assert plateau["levels"][1]["wait_over_rise"] > 20
-    assert f"level 15 passed 0.1 {wait:.1f} times its own rise after level 5 passed 0.9" in to_text(relay)
+    assert f"{wait:.3f}" in to_text(relay)
     here = np.searchsorted(success[5], 0.9)
     assert np.log(success[15][here]) / np.log(success[5][here]) > 100
-    moment = pd.DataFrame(rows_of([199, 1], size=200)).rename(columns={"reward": "success"})
-    moment["level"] = np.repeat([5, 15], 200)
-    said = to_text(measure(moment))
-    assert "level 15 waits until level 5 is above 0.9; how long depends on the head" in said
-    assert "plateau" not in said
 
 
 def test_a_wait_needs_all_of_its_passings():
@@ -175,14 +161,6 @@ def test_a_wait_needs_all_of_its_passings():
     assert measure(rows.assign(step=rows.step.astype(str)))["levels"][1]["wait_over_rise"] is None
     swapped = rows.assign(level=rows.level.map({5: 15, 15: 5}))
     assert measure(swapped)["levels"][1]["wait_over_rise"] < 0
-
-
-def test_entropy_of_correct_responses_needs_log_probabilities(tmp_path):
-    """Four equally likely responses, two of them correct: entropy log 2 among the correct ones."""
-    rows = [row | {"log_prob": -np.log(4)} for row in rows_of([4, 4])]
-    report = measure(read_rows(write(tmp_path / "g.jsonl", rows)))
-    assert report["correct_entropy"] == pytest.approx(np.log(2))
-    assert "entropy of the correct responses 0.69" in to_text(report)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])

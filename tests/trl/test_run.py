@@ -294,7 +294,7 @@ def test_a_missing_package_is_a_failed_run(tmp_path, monkeypatch):
     def absent(**_):
         raise ImportError("vllm is not\ninstalled")
 
-    monkeypatch.setattr("rlvr_lib.trl.trainer.MeasuredGRPOTrainer", absent)
+    monkeypatch.setattr(trl_run, "MeasuredGRPOTrainer", absent)
     with pytest.raises(RunFailed, match="the trainer could not be built: vllm is not installed"):
         train_trl(small(), tmp_path)
 

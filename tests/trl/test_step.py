@@ -8,7 +8,7 @@ import pytest
 from rlvr_lib import gradient_cosines, gradient_snr, group_gain, squared_signal
 from rlvr_lib.theory.baseline import pooled_baselines
 from rlvr_lib.theory.threshold import AlongStep
-from rlvr_lib.trl.step import Along, Groups, Scores, jackknife, standard_error
+from rlvr_lib.trl.step import Along, Groups, Scores, jackknife
 
 RNG = np.random.default_rng(0)
 
@@ -84,7 +84,6 @@ def test_jackknife_error_of_a_mean_is_its_standard_error():
     groups = Groups(np.full(9, 4.0), RNG.integers(0, 5, 9).astype(float))
     rates = groups.correct / 4
     assert jackknife(groups, 9)["success_rate"] == pytest.approx(rates.std(ddof=1) / 3, rel=1e-9)
-    assert standard_error([1.0, None]) is None
 
 
 def along(slope, second, length=0.2, rate=0.01, noise=0.001):

@@ -68,18 +68,19 @@ def predicted_shares(
     levels, shares = np.array([0.2, 0.5, 0.9, 0.99])[:, None], []
     window = np.clip(ndtri((1 + levels) / 2) * np.sqrt(LENGTHS) / 2 - 0.5, 0, None)
     for line in four_rewards(LENGTHS, levels, np.array([1e-6, 1e-5, 1e-4, 1e-3])[:, None], window):
-        peak, near = line.along(0.0), -1e-2 / np.sqrt(LENGTHS if getattr(line, "shared", True) else 1)
-        start = near * np.ones((4, 1)) if from_share is None else line.start(from_share * peak.success)
-        here = line.along(start)
-        top = peak if from_share is None else here
-        curvature = (
-            peak.curvature if from_share is None else line.along(np.linspace(start, -start, 101)).curvature.max(0)
-        )
+        peak = line.along(0.0)
+        if from_share is None:
+            start = -1e-2 * np.ones((4, 1)) / np.sqrt(LENGTHS if getattr(line, "shared", True) else 1)
+            here, success, curvature = line.along(start), peak.success, peak.curvature
+        else:
+            start = line.start(from_share * peak.success)
+            here, curvature = line.along(start), line.along(np.linspace(start, -start, 101)).curvature.max(0)
+            success = here.success
         step = exact_critical_rate(line, start) * here.velocity()
         for (kind, size), T in product(ESTIMATORS, (None, LENGTHS)):
             other: Estimator = "grpo" if kind == "reinforce" else "reinforce"
             used = other if exchanged else kind
-            rate = critical_learning_rate(top.success, curvature, used, T if normalised else None, size)
+            rate = critical_learning_rate(success, curvature, used, T if normalised else None, size)
             shares.append(rate * here.velocity(kind, T, size) / step)
     return np.reshape(shares, (4, 4, 2, 4, 7))
 
@@ -132,16 +133,17 @@ def lost_trees(
         logarithm: whether the first keeps its 1 + log(2 / (1 - J)).
         share: factor on the curvature bound of the second.
     """
+    require(by in ("energy", "concavity"), "by", by, "energy or concavity")
     lost, fractions = [], np.linspace(0, 1, 17)[1:, None] * (1 - 1e-9)
     for tree, longest in attacked_trees(trees, seed):
         here, R, L, T = tree.along(), tree.score_range(longest), tree.hessian_range(), len(tree.offset)
-        steps = {
-            "energy": token_critical_step(here.success, here.gap, T, R, L)
-            if logarithm
-            else 2 * here.success * here.gap / (T * (L + R**2 / 2)),
-            "concavity": token_concavity_step(here.success, here.gap, T, share * (L + R**2 / 4)),
-        }
-        moved = tree.along(fractions * np.minimum(steps[by], longest))
+        if by == "concavity":
+            step = token_concavity_step(here.success, here.gap, T, share * (L + R**2 / 4))
+        elif logarithm:
+            step = token_critical_step(here.success, here.gap, T, R, L)
+        else:
+            step = 2 * here.success * here.gap / (T * (L + R**2 / 2))
+        moved = tree.along(fractions * np.minimum(step, longest))
         lost.append((moved.log_success <= here.log_success).any(0))
     return np.concatenate(lost)
 
@@ -287,15 +289,14 @@ def fixed_direction_loss(multiple: float, kinks: bool = False, slopes: int = 12,
     """
     if (loss := cycle_loss(multiple, kinks, slopes)) <= 0:
         return cycles * loss
-    line, x, heights = Sawtooth(multiple, 1.0, 0.3, _slopes(multiple, slopes), kinks), 0.0, []
+    line, x, run = Sawtooth(multiple, 1.0, 0.3, _slopes(multiple, slopes), kinks), 0.0, []
     for _ in range(cycles * slopes):
-        here = line.along(x)
-        heights.append(float(here.log_success) if here.gap > 0 else np.nan)
-        x += multiple * float(here.slope)
-    return heights[0] - heights[-1]
+        run.append(line.along(x))
+        x += multiple * float(run[-1].slope)
+    return float(run[0].log_success - run[-1].log_success) if min(here.gap for here in run) > 0 else 0.0
 
 
-def two_cycle(chain: TokenChain, step: float, share: float = 0.5, steps: int = 100) -> Float[np.ndarray, " steps"]:
+def two_cycle(chain: TokenChain, step: float, share: float = 0.5, steps: int = 100) -> Float[np.ndarray, " positions"]:
     """Positions of uphill steps of fixed length, whose two-cycle has its maximum at ``share`` of a step."""
     positions = [-(20 + share) * step]
     for _ in range(steps):

@@ -7,9 +7,9 @@ logit moves alone. Rows are independent: prompts, or the seeds of training runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -119,8 +119,8 @@ def starts(
         above = policy.success(middle * unit, problems).mean(-1, keepdim=True) >= success
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     start = Starts(policy, problems, high * unit, high * unit)
-    reached = start.log_success().exp().numpy()
-    require(bool((abs(reached - success) < 1e-6 * (1 - success)).all()), "success", success, "one that each row reaches")
+    missed = (start.log_success().exp() - success).abs().max().item()
+    require(missed < 1e-6 * (1 - success), "success", success, "one that each row reaches")
     gradient = torch.func.grad(lambda theta: start.log_success(theta).sum())(start.theta)
     return start._replace(direction=gradient / gradient.norm(dim=-1, keepdim=True))
 
@@ -191,7 +191,7 @@ def guaranteed_over_measured(
     way = [start.moved(share * step).here for share in np.linspace(0, 1, points)]
     between = -np.diff([place.slope for place in way], axis=0) * (points - 1) / step
     largest = np.concatenate([[place.curvature for place in way], between]).max(0)
-    return _rate(start, largest, estimator, gain_power) * _expected_update(start, estimator).norm(dim=-1).numpy() / step
+    return _step(start, largest, estimator, gain_power).norm(dim=-1).numpy() / step
 
 
 def ridge_ratios(
@@ -222,20 +222,16 @@ def ridge_ratios(
     returned = first_return(before, 4.0)
     if estimator is None:
         return returned / critical_step(here.success, here.gap, curvature)
-    update = (_expected_update(before, estimator) * before.direction).sum(-1).numpy()
-    return _rate(before, curvature, estimator, gain_power) * update / returned
+    return (_step(before, curvature, estimator, gain_power) * before.direction).sum(-1).numpy() / returned
 
 
-def _rate(start: Starts, curvature: np.ndarray, estimator: Estimator, gain_power: float) -> np.ndarray:
+def _step(start: Starts, curvature: np.ndarray, estimator: Estimator, gain_power: float) -> torch.Tensor:
+    """The training loop's expected step at the learning rate that this curvature predicts."""
     success, size = start.here.success, GROUP_SIZE if estimator == "grpo" else None
-    gain = estimator_gain(success, estimator, size)
-    return critical_learning_rate(success, curvature, estimator, group_size=size) * gain ** (1 - gain_power)
-
-
-def _expected_update(start: Starts, estimator: Estimator) -> torch.Tensor:
-    """Of the training loop, at learning rate one."""
-    start_at, size = start.theta.numpy(), GROUP_SIZE
-    record = train(start.policy, start_at, start.problems, 1, 1.0, estimator=estimator, group_size=size)
+    rate = critical_learning_rate(success, curvature, estimator, group_size=size)
+    rate = rate * estimator_gain(success, estimator, size) ** (1 - gain_power)
+    options: dict[str, Any] = {"estimator": estimator, "group_size": GROUP_SIZE}
+    record = train(start.policy, start.theta.numpy(), start.problems, 1, rate[None], **options)
     return torch.tensor(record.theta) - start.theta
 
 

@@ -40,7 +40,7 @@ MOST_SCORE_BYTES = 4 * 2**30
 
 
 class QwenTestbed:
-    """A Qwen2 or Qwen3 that answers a task; a ``TrainableTestbed``.
+    """A Qwen2 or Qwen3 that answers a task: a testbed that the GRPO loop can train.
 
     Flat vectors (scores, gradients, directions) have one entry for each trainable number, in the order of
     ``named_parameters()`` of the ``transformers`` model, row-major; a tied embedding counts once. Prompts of more than

@@ -4,7 +4,7 @@ Step l of a response asks for a name; attention over the clauses of the prompt (
 values the one-hot elements) returns a mixture of elements; a frozen ReLU layer of order^2 neurons multiplies the
 running product by it. Only W_QK, or a bias for every offset in the relative variant, is trained.
 
-Left out on purpose: several heads and layers, a trained head or values, positions in the content variant. Source: the
+Left out on purpose: several heads and layers, a trained head or values, positions in the content variant. The
 setting of P2, arXiv 2602.14872 v1, rebuilt from its description.
 """
 
@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Float, Int
 
 from rlvr_lib.arguments import integer, positive, real_array, require
-from rlvr_lib.testbeds.transformer.problems import WordProblems, log_odds, success_probability
+from rlvr_lib.testbeds.transformer.problems import PerPrompt, WordProblems, log_odds, success_probability
 from rlvr_lib.theory.groups import FiniteGroup
 
-ADDRESSING = ("content", "relative")
 LARGEST_SPREAD = 700.0
+
+Theta = Float[torch.Tensor, "*#runs d"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,7 @@ class AttentionPolicy:
             ``relative``, it is theta[m - l + N - 1], one bias for every offset.
         sharpness: None for the linear head, whose policy over the next product is the attention-weighted mixture of
             the clauses' outcomes; a positive number for the softmax head, whose logits are sharpness x that mixture.
-        embedding: [N, e], one row a name, or [R, N, e] for R runs with a table each; one-hot when not given. Content
-            addressing only.
+        embedding: [N, e] for content addressing, or [R, N, e] for R runs with a table each; one-hot when not given.
     """
 
     names: int = 45
@@ -46,17 +46,16 @@ class AttentionPolicy:
 
     def __post_init__(self) -> None:
         integer("names", self.names, low=1)
-        require(self.addressing in ADDRESSING, "addressing", self.addressing, f"one of {', '.join(ADDRESSING)}")
+        require(self.addressing in ("content", "relative"), "addressing", self.addressing, "content or relative")
         if self.sharpness is not None:
             sharpness = positive("sharpness", self.sharpness)
-            require(sharpness.ndim == 0, "sharpness", self.sharpness, "one positive number, or None")
+            require(sharpness.ndim == 0, "sharpness", self.sharpness, "one number, or None")
             object.__setattr__(self, "sharpness", float(sharpness))
         if self.embedding is not None:
             require(self.addressing == "content", "embedding", "one for relative addressing", "None there")
             embedding = real_array("embedding", self.embedding)
-            require(embedding.ndim in (2, 3), "embedding", f"{embedding.ndim} axes", "[N, e] or [R, N, e]")
-            rows = f"one row for each of {self.names} names"
-            require(embedding.shape[-2] == self.names, "embedding", f"{embedding.shape[-2]} rows", rows)
+            fits = embedding.ndim in (2, 3) and embedding.shape[-2] == self.names
+            require(fits, "embedding", f"shape {embedding.shape}", f"[{self.names}, e] or [R, {self.names}, e]")
             object.__setattr__(self, "embedding", torch.tensor(embedding))
 
     @property
@@ -69,8 +68,7 @@ class AttentionPolicy:
     def initial(self, weight: float) -> Float[torch.Tensor, " d"]:
         """W_QK = weight x identity, or a bias of ``weight`` at offset 0; all else zero.
 
-        With one-hot names each other clause in the context then has attention e^-weight of the right one: attention a
-        on the right clause needs weight = logit(a) + log(clauses - 1).
+        With one-hot names attention a on the right clause needs weight = logit(a) + log(clauses - 1).
         """
         if self.addressing == "content":
             return (weight * torch.eye(round(self.size**0.5), dtype=torch.float64)).flatten()
@@ -78,7 +76,7 @@ class AttentionPolicy:
         theta[self.names - 1] = weight
         return theta
 
-    def attention_logits(self, theta: Float[torch.Tensor, "*#runs d"]) -> Float[torch.Tensor, "*runs N N"]:
+    def attention_logits(self, theta: Theta) -> Float[torch.Tensor, "*runs N N"]:
         """Logit of every query (rows) at every key (columns)."""
         if self.addressing == "relative":
             position = torch.arange(self.names)
@@ -90,7 +88,7 @@ class AttentionPolicy:
 
     def attend(
         self,
-        theta: Float[torch.Tensor, "*#runs d"],
+        theta: Theta,
         name: Int[torch.Tensor, "*#runs T P"],
         values: Float[torch.Tensor, "*#runs N order P"],
     ) -> tuple[Float[torch.Tensor, "*runs T order P"], Float[torch.Tensor, "*runs T P"]]:
@@ -114,27 +112,21 @@ class AttentionPolicy:
         """Law of the element by which a step multiplies the running product, from the mixture that it read."""
         return mixture if self.sharpness is None else torch.softmax(self.sharpness * mixture, -2)
 
-    def step_law(
-        self, theta: Float[torch.Tensor, "*#runs d"], problems: WordProblems
-    ) -> Float[torch.Tensor, "*runs T order P"]:
+    def step_law(self, theta: Theta, problems: WordProblems) -> Float[torch.Tensor, "*runs T order P"]:
         """``head`` of ``attend``."""
         return self.head(self.attend(theta, problems.step_name, problems.values)[0])
 
-    def success(self, theta: Float[torch.Tensor, "*#runs d"], problems: WordProblems) -> Float[torch.Tensor, "*runs P"]:
+    def success(self, theta: Theta, problems: WordProblems) -> PerPrompt:
         """Exact success of every prompt, differentiable in theta to any order (``torch.func`` included)."""
         return success_probability(self.step_law(theta, problems), problems)
 
-    def log_odds(
-        self, theta: Float[torch.Tensor, "*#runs d"], problems: WordProblems
-    ) -> Float[torch.Tensor, "*runs P"]:
+    def log_odds(self, theta: Theta, problems: WordProblems) -> PerPrompt:
         """Log-odds of the success of every prompt, likewise; infinite where all responses are correct or all wrong."""
         return log_odds(self.step_law(theta, problems), problems)
 
 
 @functools.cache
-def group_layer(
-    group: FiniteGroup,
-) -> tuple[Float[torch.Tensor, "neurons inputs"], Float[torch.Tensor, "order neurons"]]:
+def group_layer(group: FiniteGroup) -> tuple[Float[torch.Tensor, "neurons in"], Float[torch.Tensor, "order neurons"]]:
     """Frozen weights of the group head: input [neurons, 2 order], with bias -1, and output [order, neurons].
 
     Neuron (g, k), number g order + k, is relu(x_g + c_k - 1) for the running product x, one-hot, and the mixture c;

@@ -6,13 +6,13 @@ Running products grow on the right, x_l = x_{l-1} g_l with x_0 the identity. A s
 g_l therefore makes the error (right)^-1 (done) = g_l^-1 k_l, whatever x_{l-1} is, and the clauses still to come
 conjugate it: x_h = (g_1 .. g_h) times the product over l of (g_{l+1} .. g_h)^-1 e_l (g_{l+1} .. g_h).
 
-Laws of the element a step multiplies by are tensors [..., T, order, P]: prompts come last because they are many, and
-leading axes are independent runs (seeds, mixtures).
+Laws of the element a step multiplies by are tensors [..., T, order, P]; leading axes are independent runs.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,8 +25,10 @@ from rlvr_lib.arguments import integer, probability_law, require
 from rlvr_lib.theory.groups import FiniteGroup
 
 ABSENT = -1
-CONTEXTS = ("fixed", "chain")
 CACHED_ENTRIES = 2**17
+
+Laws = Float[torch.Tensor, "*#runs T order P"]
+PerPrompt = Float[torch.Tensor, "*runs P"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +37,9 @@ class WordProblems:
 
     Attributes:
         group: its ``table`` multiplies.
-        horizon: [P], steps of each chain, not decreasing; T is the last and largest.
-        name: [..., P, T], which name each step needs, one that has a clause; ignored beyond the horizon.
-        element: [..., P, N], the element that the clause of each name carries; -1 where there is no such clause.
+        horizon: steps of each chain, not decreasing; T is the last and largest.
+        name: which name each step needs, one that has a clause; ignored beyond the horizon.
+        element: the element that the clause of each name carries; -1 where there is no such clause.
     """
 
     group: FiniteGroup
@@ -54,10 +56,8 @@ class WordProblems:
         require(ordered and bool(self.horizon[0] >= 1), "horizon", self.horizon, "positive and in increasing order")
         width = (len(self.horizon), int(self.horizon[-1]))
         require(self.name.shape[-2:] == width, "name", f"shape {tuple(self.name.shape)}", f"[..., {width}]")
-        rows = (*self.name.shape[:-1],)
-        require(
-            self.element.shape[:-1] == rows, "element", f"shape {tuple(self.element.shape)}", f"[{rows}, names] here"
-        )
+        rows, shape = tuple(self.name.shape[:-1]), tuple(self.element.shape)
+        require(shape[:-1] == rows, "element", f"shape {shape}", f"[{rows}, names] here")
         known = (self.name >= 0) & (self.name < self.element.shape[-1])
         require(bool(known.all()), "name", self.name[~known][:1], f"between 0 and {self.element.shape[-1] - 1}")
         inside = (self.element >= ABSENT) & (self.element < self.group.order)
@@ -112,9 +112,8 @@ class WordProblems:
         """The prompts with these indices (in increasing order, no run axis needed), cut to their longest horizon."""
         index = torch.as_tensor(prompts)
         horizon = self.horizon[index]
-        return WordProblems(
-            self.group, horizon, self.name[..., index, : int(horizon.max())], self.element[..., index, :]
-        )
+        name, element = self.name[..., index, : int(horizon.max())], self.element[..., index, :]
+        return WordProblems(self.group, horizon, name, element)
 
 
 def draw_problems(
@@ -130,11 +129,9 @@ def draw_problems(
     """Random prompts: ``per_horizon`` of each horizon, elements independent, names without repetition in a chain.
 
     Args:
-        group: where the elements come from.
-        horizons: different chain lengths, each at most ``names``.
-        per_horizon: prompts of each.
-        seed: one seed, or a list of them for a leading axis of runs (each a number or a list of numbers); a run's
-            prompts depend on its own seed only.
+        horizons, per_horizon: different chain lengths of at most ``names``, and the prompts of each.
+        seed: one seed, or a list of them (numbers or lists of numbers) for a leading axis of runs, each of which
+            depends on its own only.
         names: N.
         context: ``fixed``, a clause for every name whatever the horizon, or ``chain``, only those the chain needs.
         consecutive: a chain is a stretch of consecutive names (positions), as the relative variant needs.
@@ -145,57 +142,44 @@ def draw_problems(
     horizons = sorted(integer("horizons", horizon, low=1) for horizon in horizons)
     distinct = len(set(horizons)) == len(horizons) and horizons[-1] <= names
     require(distinct, "horizons", horizons, f"different lengths of at most {names} names")
-    require(context in CONTEXTS, "context", context, f"one of {', '.join(CONTEXTS)}")
+    require(context in ("fixed", "chain"), "context", context, "fixed or chain")
     law = None if law is None else probability_law("law", law, (group.order,))
-    horizon = np.repeat(horizons, per_horizon)
+    horizon, steps = np.repeat(horizons, per_horizon), np.arange(horizons[-1])
     seeds = [seed] if isinstance(seed, int | np.integer) else seed
-    drawn = [
-        _draw_run(np.random.default_rng(one), group.order, horizon, names, context, consecutive, law) for one in seeds
-    ]
-    name, element = (np.stack(rows) if seeds is seed else rows[0] for rows in zip(*drawn, strict=True))
+    runs = []
+    for rng in map(np.random.default_rng, seeds):
+        if consecutive:
+            start = rng.integers(0, names - horizon + 1)
+            name = np.minimum(start[:, None] + steps, names - 1)
+        else:
+            name = rng.permuted(np.tile(np.arange(names), (len(horizon), 1)), axis=1)[:, : len(steps)]
+        element = rng.choice(group.order, size=(len(horizon), names), p=law)
+        if context == "chain":
+            needed = np.zeros((len(horizon), names + 1), dtype=bool)
+            np.put_along_axis(needed, np.where(steps < horizon[:, None], name, names), True, axis=1)
+            element[~needed[:, :-1]] = ABSENT
+        runs.append((name, element))
+    name, element = (np.stack(rows) if seeds is seed else rows[0] for rows in zip(*runs, strict=True))
     return WordProblems(group, torch.as_tensor(horizon), torch.as_tensor(name), torch.as_tensor(element))
 
 
-def _draw_run(rng, order, horizon, names, context, consecutive, law):
-    steps = np.arange(horizon[-1])
-    if consecutive:
-        start = rng.integers(0, names - horizon + 1)
-        name = np.minimum(start[:, None] + steps, names - 1)
-    else:
-        name = rng.permuted(np.tile(np.arange(names), (len(horizon), 1)), axis=1)[:, : horizon[-1]]
-    element = rng.choice(order, size=(len(horizon), names), p=law)
-    if context == "chain":
-        needed = np.zeros((len(horizon), names + 1), dtype=bool)
-        np.put_along_axis(needed, np.where(steps < horizon[:, None], name, names), True, axis=1)
-        element[~needed[:, :-1]] = ABSENT
-    return name, element
-
-
 @functools.cache
-def _products(group: FiniteGroup) -> Int[torch.Tensor, "order order"]:
-    return torch.tensor(group.table)
-
-
-@functools.cache
-def _quotients(group: FiniteGroup) -> Int[torch.Tensor, "order order"]:
-    """[y, x] = x^-1 y, the element that leads from x to y."""
-    inverses = torch.tensor(group.table).argmin(1)
-    return _products(group)[inverses].T.contiguous()
+def _tables(group: FiniteGroup) -> tuple[Int[torch.Tensor, "order order"], Int[torch.Tensor, "order order"]]:
+    """The products, and the quotients [y, x] = x^-1 y, the element that leads from x to y."""
+    products = torch.tensor(group.table)
+    return products, products[products.argmin(1)].T.contiguous()
 
 
 def quotients(group: FiniteGroup, start: torch.Tensor, stop: torch.Tensor) -> torch.Tensor:
     """start^-1 stop, elementwise."""
-    return _quotients(group)[stop, start]
+    return _tables(group)[1][stop, start]
 
 
 def running_products(group: FiniteGroup, factors: Int[torch.Tensor, "*#batch T"]) -> Int[torch.Tensor, "*batch T"]:
     """x_l = x_{l-1} k_l along the last axis, from the identity."""
-    products, current = [], torch.zeros_like(factors[..., 0])
-    flat = _products(group).flatten()
-    for factor in factors.unbind(-1):
-        current = flat[current * group.order + factor]
-        products.append(current)
-    return torch.stack(products, -1)
+    flat = _tables(group)[0].flatten()
+    steps = itertools.accumulate(factors.unbind(-1), lambda product, factor: flat[product * group.order + factor])
+    return torch.stack(list(steps), -1)
 
 
 def _permuted(rows: torch.Tensor, index: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -206,14 +190,12 @@ def _permuted(rows: torch.Tensor, index: torch.Tensor) -> Iterator[tuple[slice, 
         yield slice(top, top + height), rows.index_select(-2, block.flatten()).unflatten(-2, block.shape)
 
 
-def running_laws(
-    law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems
-) -> tuple[list[Float[torch.Tensor, "*runs order running"]], Float[torch.Tensor, "*runs order P"]]:
+def running_laws(law: Laws, problems: WordProblems) -> tuple[list[torch.Tensor], Float[torch.Tensor, "*runs order P"]]:
     """Forward pass: the law of x_{l-1} before every step, for chains still running, and the law of the last product.
 
     One step is y -> sum over x of law(x^-1 y) p(x); differentiable to any order.
     """
-    quotient = _quotients(problems.group)
+    quotient = _tables(problems.group)[1]
     current = torch.zeros_like(law[..., 0, :, :])
     current[..., 0, :] = 1
     before, finished, first = [], [], 0
@@ -221,35 +203,26 @@ def running_laws(
         finished.append(current[..., : start - first])
         current, first = current[..., start - first :], start
         before.append(current)
-        onward = [
-            (block * current[..., None, :, :]).sum(-2) for _, block in _permuted(law[..., step, :, start:], quotient)
-        ]
-        current = torch.cat(onward, -2)
+        moved = _permuted(law[..., step, :, start:], quotient)
+        current = torch.cat([(block * current[..., None, :, :]).sum(-2) for _, block in moved], -2)
     return before, torch.cat([*finished, current], -1)
 
 
-def success_probability(
-    law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems
-) -> Float[torch.Tensor, "*runs P"]:
+def success_probability(law: Laws, problems: WordProblems) -> PerPrompt:
     """Probability that the last product is right, differentiable in the law."""
     last = running_laws(law, problems)[1]
     return last.gather(-2, problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :])[..., 0, :]
 
 
-def log_odds(law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems) -> Float[torch.Tensor, "*runs P"]:
+def log_odds(law: Laws, problems: WordProblems) -> PerPrompt:
     """Log-odds that the last product is right; failure is summed over the wrong ones, so nothing rounds to 1."""
     last = running_laws(law, problems)[1]
     target = problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :]
     return last.gather(-2, target)[..., 0, :].log() - last.scatter(-2, target, 0.0).sum(-2).log()
 
 
-def success_and_sensitivity(
-    law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems
-) -> tuple[Float[torch.Tensor, "*runs P"], Float[torch.Tensor, "*runs T order P"]]:
-    """Success probability and its derivative with respect to every entry of the law, by a forward and backward pass.
-
-    The same as differentiating ``success_probability``, in about half of the time.
-    """
+def success_and_sensitivity(law: Laws, problems: WordProblems) -> tuple[PerPrompt, Laws]:
+    """Success probability and its derivative by the law, in about half the time of differentiating the former."""
     before, last = running_laws(law, problems)
     target = problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :]
     goal = torch.zeros_like(last).scatter_(-2, target, 1.0)
@@ -260,7 +233,7 @@ def success_and_sensitivity(
         start = problems.starts[step]
         value, first = torch.cat([goal[..., start:first], value], -1), start
         shares = []
-        for factors, onward in _permuted(value, _products(problems.group).T):  # [k, x] = value(x k)
+        for factors, onward in _permuted(value, _tables(problems.group)[0].T):  # [k, x] = value(x k)
             sensitivity[..., step, factors, start:] = (onward * before[step][..., None, :, :]).sum(-2)
             shares.append((onward * law[..., step, factors, None, start:]).sum(-3))
         value = functools.reduce(torch.add, shares)
@@ -273,15 +246,10 @@ def step_mean(quantity: Float[torch.Tensor, "*#runs T P"], problems: WordProblem
     return (quantity * running / problems.horizon).sum(-2) @ problems.horizon_mean.T
 
 
-def step_errors(
-    law: Float[torch.Tensor, "*#runs T order P"], problems: WordProblems
-) -> Float[torch.Tensor, "*runs H order"]:
-    """Mean law of the one-step error e = (right)^-1 (done) over the steps and prompts of each horizon.
-
-    Entry 0 is the probability that a step multiplies by the right element.
-    """
+def step_errors(law: Laws, problems: WordProblems) -> Float[torch.Tensor, "*runs H order"]:
+    """Mean law of the one-step error e = (right)^-1 (done) over the steps and prompts of each horizon; 0 is none."""
     errors = []
-    for done in _products(problems.group)[problems.right].unbind(-1):  # right e, for every error e
+    for done in _tables(problems.group)[0][problems.right].unbind(-1):  # right e, for every error e
         index = done.expand(law.shape[:-2] + law.shape[-1:])[..., None, :]
         errors.append(step_mean(law.gather(-2, index)[..., 0, :], problems))
     return torch.stack(errors, -1)

@@ -1,13 +1,13 @@
 """The synthetic transformer as a testbed: its responses enumerated, sampled, and trained by the GRPO loop.
 
 The law of the element by which a step multiplies does not depend on the running product (``architecture``), so
-success of chains of any length is exact by dynamic programming (``problems``), and a response is scored by its
-multipliers. A prompt is named by its index in the word problems.
+success of chains of any length is exact by dynamic programming (``problems``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,18 +19,13 @@ from rlvr_lib.responses import Responses
 from rlvr_lib.testbeds.policy import Rollout
 from rlvr_lib.testbeds.scores import second_order
 from rlvr_lib.testbeds.transformer.architecture import AttentionPolicy, group_head
-from rlvr_lib.testbeds.transformer.problems import (
-    WordProblems,
-    quotients,
-    running_products,
-    success_and_sensitivity,
-)
+from rlvr_lib.testbeds.transformer.problems import WordProblems, quotients, running_products, success_and_sensitivity
 
 MOST_SCORE_ENTRIES = 10**8
 
 
 class TransformerTestbed:
-    """The policy at one parameter vector, on a list of prompts; a ``TrainableTestbed``.
+    """The policy at one parameter vector, on a list of prompts; the GRPO loop can train it.
 
     Args:
         policy: the architecture.
@@ -58,19 +53,14 @@ class TransformerTestbed:
 
         The score of a response is the sum over its steps; nats per unit parameter.
         """
-        chosen, theta = self._select(prompt), self._leaf.detach()
-
-        def law_of(parameters: torch.Tensor) -> torch.Tensor:
-            return self.policy.step_law(parameters, chosen)[..., 0]
-
-        law, slope = law_of(theta).numpy(), torch.func.jacrev(law_of)(theta).numpy()
+        law_of, theta = partial(self.policy.step_law, problems=self._select(prompt)), self._leaf.detach()
+        law, slope = law_of(theta)[..., 0].numpy(), torch.func.jacrev(law_of)(theta)[..., 0, :].numpy()
         return law, np.divide(slope, law[..., None], out=np.zeros_like(slope), where=law[..., None] > 0)
 
     def enumerate(self, prompt: int) -> Responses:
         """All order^h responses; row r has the running products that are the digits of r in base ``order``.
 
-        Responses that the policy cannot give (linear head, a product no clause leads to) have probability and score 0.
-        The scores may have 10^8 entries.
+        Those that the policy cannot give have probability and score 0. The scores may have 10^8 entries.
         """
         chosen = self._select(prompt)
         order, steps = self.problems.group.order, chosen.name.shape[-1]

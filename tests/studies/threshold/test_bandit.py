@@ -67,6 +67,7 @@ def test_the_training_boundary_is_at_the_first_rate_that_fails():
         ("lengths", lambda: bandit.rates_by_length([16, 0, 3])),
         ("instances", lambda: bandit.losing_steps(0, 0)),
         ("trees", lambda: bandit.lost_trees(0, 0)),
+        ("by", lambda: bandit.lost_trees(2, 0, by="luck")),
         ("rates", lambda: bandit.phase_diagram(2, 1, 8, 0)),
         ("seeds", lambda: bandit.phase_diagram(0, 3, 8, 0)),
         ("runs", lambda: bandit.anneal_rises(0.1, 0, 8, 0)),
