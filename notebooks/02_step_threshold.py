@@ -40,7 +40,8 @@ transformer_seeds: int = 64  # [2, 10000] runs at half of the predicted rate
 boundary_seeds: int = 8  # [2, 1000] runs at each rate of a boundary
 transformer_rates: int = 11  # [3, 200] learning rates of a boundary
 transformer_steps: int = 40  # [4, 10000] steps of a transformer's run
-qwen_checkpoints: int = 2  # [1, 100] warm starts, of the seeds 0, 1, ...
+qwen_checkpoints: int = 2  # [1, 100] warm starts of the Qwen
+qwen_first: int = 0  # [0, 100000] seed of the first of them
 qwen_pairs: int = 7  # [1, 100] prompts a checkpoint for matched first steps
 qwen_prompts: int = 4  # [1, 100] of these for predicted and guaranteed steps
 qwen_steps: int = 20  # [4, 1000] steps of exact runs
@@ -91,7 +92,7 @@ figures.set_style()
 ledger = Ledger(2, paper="P1", profile=profile, seeds=[seed], judged=judged)
 
 # %% tags=["remove-cell"]
-qwens = qwen_study.testbeds(qwen_model, qwen_checkpoints)
+qwens = qwen_study.testbeds(qwen_model, qwen_checkpoints, qwen_first)
 drawn = qwen_study.lines(qwens, qwen_pairs, seed)
 stages = qwen_study.stages([row[:qwen_prompts] for row in drawn])
 starts = [line for stage in stages.values() for line in stage]
@@ -188,12 +189,13 @@ figures.show(
 # A testbed gives all three numbers in three lines:
 
 # %%
-qwen = qwens[0]
-prompt = qwen.task.prompt((1, 2, 3))
-_, gap = qwen.log_odds_and_gap(prompt)  # exact, over all responses
+qwen, line = qwens[0], drawn[0][0]
+_, gap = qwen.log_odds_and_gap(line.prompt)  # exact, over all responses
 w = gap / np.linalg.norm(gap)
-here = AlongStep(*qwen.along(prompt, w))  # J and two derivatives along w
-critical_step(here.success, here.gap_alignment, here.curvature)
+here = AlongStep(*qwen.along(line.prompt, w))  # J and its derivatives along w
+predicted = critical_step(here.success, here.gap_alignment, here.curvature)
+print(f"predicted {predicted:.2f}, guaranteed {line.guaranteed():.2f}")
+print(f"measured {line.measured:.2f}")
 
 # %% [markdown]
 # Between its start and its return, success has a maximum along the line.
@@ -763,8 +765,8 @@ def share_near_minus_one(half_width=None):
 # %% tags=["hide-input"]
 fig, (left, right) = figures.panels(columns=2, height=3.2)
 places = np.linspace(0, 8, 81)
-drawn = {"own logits": "-", "relative bias": ":", "crowded names": "-"}
-for kind, style in drawn.items():
+styles = {"own logits": "-", "relative bias": ":", "crowded names": "-"}
+for kind, style in styles.items():
     lines = transformer_study.starts(kind, 16, transformer_prompts, seed)
     unit = lines.predicted
     rows = [lines.moved(x * unit).log_success().exp() for x in places]

@@ -290,8 +290,8 @@ class Ledger:
         return Reading(**papers()[key].model_dump(), verdict=verdict)
 
     def _add(self, id: str, predicted: float, measured: float, sabotages: Mapping[str, float], **given: Any) -> Claim:
-        fields = {"kind": "exact", "relation": "equal to", "tolerance": 0.0, "false_alarm": 0.0, "n": 0, "unit": ""}
-        fields |= {"seeds": self._seeds} | {name: value for name, value in given.items() if value is not None}
+        fields: dict[str, Any] = {"kind": "exact", "relation": "equal to", "tolerance": 0.0, "false_alarm": 0.0, "n": 0}
+        fields |= {"unit": "", "seeds": self._seeds} | {k: v for k, v in given.items() if v is not None}
         kind, relation, tolerance = fields["kind"], fields["relation"], fields["tolerance"]
         if kind != "statistical":
             fields.setdefault("smallest_effect", tolerance)

@@ -34,18 +34,10 @@ def main() -> None:
         sys.exit(BAD_INPUT if isinstance(error, ValueError) else FAILED)
 
 
-def _settings(pairs: list[str]) -> dict[str, str]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise ValueError(f"--set must be name=value, got {pair!r}")
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
 @app.command()
 def reproduce(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Notebooks, such as 02 or evidence/02; all when none is named."),
+        list[str] | None, typer.Argument(help="Notebooks, such as 02 or evidence/02; default: all.")
     ] = None,
     profile: Annotated[str, typer.Option(help="smoke, book, full or paper.")] = "book",
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a parameter.")] = None,
@@ -58,27 +50,27 @@ def reproduce(
     Exit code 0: done; 1: a notebook failed, a check accepted a sabotage, or an outcome differs from the published one;
     2: bad input; 130: interrupted. A contradicted claim is a result, not a failure.
     """
+    from rlvr_lib.arguments import require
     from rlvr_lib.reproduction import driver, results
     from rlvr_lib.reproduction.notebooks import project_root, resolve
 
-    root = project_root()
-    parameters = resolve(names or [], profile, _settings(set_ or []), root / "notebooks")
+    require(all("=" in pair for pair in set_ or []), "--set", set_, "name=value")
+    root, settings = project_root(), dict(pair.split("=", 1) for pair in set_ or [])
+    parameters = resolve(names or [], profile, settings, root / "notebooks")
     failures = driver.reproduce(parameters, root, out.absolute(), jobs, fresh, report=typer.echo)
     wrong = [name for name, message in failures.items() if message]
     agreeing = total = 0
-    for name in (name for name in parameters if name not in wrong):
+    for name in (name for name in parameters if not failures[name]):
         result, published = results.Result(out, name, profile), results.Result(root / "results", name, profile)
-        lines = results.accepted_sabotages(result)
+        wrong += results.accepted_sabotages(result)
         if published.files["claims"].is_file():
             n, m, differing = results.compare(result, published)
-            agreeing, total, lines = agreeing + n, total + m, lines + differing
-        for line in lines:
+            agreeing, total, wrong = agreeing + n, total + m, wrong + differing
+    for line in wrong:
+        if line not in failures:
             typer.echo(line, err=True)
-        wrong += lines
-    if total:
-        typer.echo(f"agrees with the published results: {agreeing} of {total}")
-    else:
-        typer.echo(f"no results are published for the profile {profile}")
+    agreement = f"agrees with the published results: {agreeing} of {total}"
+    typer.echo(agreement if total else f"no results are published for the profile {profile}")
     raise typer.Exit(FAILED if wrong else DONE)
 
 
@@ -98,11 +90,12 @@ def claims(
         return
     for claim in found:
         typer.echo(f"[{claim.id}, {claim.testbed}, {claim.profile}, {claim.lane}] {claim!r}")
-    judged = [claim for claim in found if claim.judged]
-    rates = {kind: sum(c.false_alarm for c in judged if c.kind == kind) for kind in ("statistical", "training")}
+    sampled, trained = (
+        sum(c.false_alarm for c in found if c.judged and c.kind == kind) for kind in ("statistical", "training")
+    )
     typer.echo(
-        f"{len(found)} claims; false-alarm rates sum to {rates['statistical']:.1e} over the statistical ones that are"
-        f" judged and to {rates['training']:.1e} over those of training runs that are judged by an interval"
+        f"{len(found)} claims; false-alarm rates sum to {sampled:.1e} over the judged statistical ones and to"
+        f" {trained:.1e} over those of training runs that are judged by an interval"
     )
 
 
@@ -237,9 +230,7 @@ def train(
 def z96(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics.jsonl and report.json.")],
     horizons: Annotated[str, typer.Option(help="Chain lengths of the mixture, such as 5,15,45 or 5,35.")] = "5,15,45",
-    updates: Annotated[
-        int, typer.Option(min=1, help="In all; an interrupted run goes on from its checkpoint.")
-    ] = 40000,
+    updates: Annotated[int, typer.Option(min=1, help="In all; an interrupted run goes on.")] = 40000,
     batch: Annotated[int, typer.Option(min=1, help="Prompts an update.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Of head, prompts and responses.")] = 0,
     group: Annotated[str, typer.Option(help="Z96 as published, or another: Zn, Dn, Sn, An.")] = "Z96",
@@ -248,13 +239,13 @@ def z96(
 
     40,000 updates take half an hour to an hour on one core. The folder keeps a checkpoint of every 200 updates.
     """
+    from rlvr_lib.arguments import require
     from rlvr_lib.files import require_writable
     from rlvr_lib.studies.published_relay import Settings, train
 
-    lengths = horizons.split(",")
-    if not all(length.strip().isdigit() for length in lengths):
-        raise ValueError(f"horizons must be whole numbers separated by commas, got {horizons!r}")
-    settings = Settings(horizons=tuple(map(int, lengths)), group=group, batch=batch)
+    whole = all(length.strip().isdigit() for length in horizons.split(","))
+    require(whole, "horizons", horizons, "whole numbers separated by commas")
+    settings = Settings(horizons=tuple(map(int, horizons.split(","))), group=group, batch=batch)
     require_writable(out)
     report = train(settings, seed, updates, out)
     typer.echo(f"{report['updates']} updates of seed {seed}")
@@ -267,14 +258,12 @@ def z96(
 
 
 @app.command()
-def z96_report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of z96 runs, finished or not.")],
-) -> None:
+def z96_report(folders: Annotated[list[Path], typer.Argument(help="Folders of z96 runs, finished or not.")]) -> None:
     """Print what runs of z96 have reached, as the JSON of the library's data/z96.json."""
     import json
 
     from rlvr_lib.reproduction.provenance import hardware, versions
     from rlvr_lib.studies.published_relay import collect
 
-    made = {"versions": versions(), "hardware": hardware()}
-    typer.echo(json.dumps({**collect(folders), **made}, sort_keys=True))
+    found = collect(folders) | {"versions": versions(), "hardware": hardware()}
+    typer.echo(json.dumps(found, sort_keys=True))

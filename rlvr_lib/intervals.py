@@ -22,8 +22,8 @@ def share_interval(
 ) -> tuple[float, float]:
     """Exact interval for a probability, from independent trials (Clopper and Pearson 1934).
 
-    ``false_alarm`` is the probability that the interval misses, half of it on either side at most. With the side
-    ``greater`` or ``less`` it is one lower or upper bound, which misses that often.
+    ``false_alarm`` is the probability that the interval misses, half of it on either side at most; all of it is below
+    for the ``side`` named ``greater``.
     """
     trials, successes = integer("trials", trials, low=1), integer("successes", successes, low=0)
     require(successes <= trials, "successes", successes, f"at most the {trials} trials")
@@ -50,12 +50,8 @@ def quantile_interval(
 ) -> tuple[float, float]:
     """Exact interval for a quantile of any law, from order statistics of independent values (Thompson 1936).
 
-    An end is infinite where the sample is too small to bound that side: at a false-alarm rate of 1e-6 the median
-    needs 21 values. ``false_alarm`` is the probability that the interval misses, half of it on either side at most.
-
-    Args:
-        values: [n], n at least 1.
-        quantile: strictly between 0 and 1.
+    ``values`` is [n]. An end is infinite where the sample is too small to bound that side: at a false-alarm rate of
+    1e-6 the median needs 21 values. The rate is halved between the sides.
     """
     ordered = np.sort(real_array("values", values, ndim=1))
     n = len(ordered)
@@ -70,12 +66,9 @@ def quantile_interval(
 def least_significant_total(differences: ArrayLike, level: float) -> int:
     """The smallest total of paired differences that the exact one-sided sign-flip test rejects (Fisher 1935).
 
-    Under the null hypothesis each difference has either sign with equal probability, independently. One more than the
-    sum of their sizes, which no total reaches, where nothing is rejected at the level.
-
-    Args:
-        differences: [n] whole numbers, one for each independent unit.
-        level: probability of rejecting a true null hypothesis, at most.
+    Under the null hypothesis each of the differences, [n] whole numbers, has either sign with equal probability,
+    independently, and is rejected with probability ``level`` at most. One more than the sum of their sizes, which no
+    total reaches, where nothing is rejected at the level.
     """
     sizes, level = np.abs(real_array("differences", differences, ndim=1)), float(open_unit("level", level))
     require(bool((sizes == np.floor(sizes)).all()), "differences", sizes, "whole numbers")
@@ -89,11 +82,8 @@ def least_significant_total(differences: ArrayLike, level: float) -> int:
 def frequency_p_value(counts: ArrayLike, prob: ArrayLike) -> float:
     """p-value that counts come from the law ``prob``: the smallest two-sided binomial p-value, Bonferroni-corrected.
 
-    Exact for each cell and valid at every sample size, cells of probability 0 or 1 included.
-
-    Args:
-        counts: [k] whole numbers, how often each cell was seen.
-        prob: [k] probabilities that sum to 1.
+    Exact for each cell and valid at every sample size, cells of probability 0 or 1 included. ``counts`` is [k], how
+    often each cell was seen, and ``prob`` [k] sums to 1.
     """
     counts = whole_numbers("counts", real_array("counts", counts, ndim=1), low=0)
     prob, total = probability_law("prob", prob, (counts.size,)), counts.sum()

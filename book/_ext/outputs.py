@@ -51,12 +51,12 @@ def prepare_outputs(app, docname, source):
 
 
 def number_by_chapter(app, env):
-    """Number the figures of a chapter from one, after it: its third is Figure 2.3, and that of its evidence E2.3."""
-    for docname, numbers in env.toc_fignumbers.items():
-        chapter = number(docname)
-        if chapter and "figure" in numbers:
-            first = min(at[-1] for at in numbers["figure"].values())
-            numbers["figure"] = {figure: (chapter, at[-1] - first + 1) for figure, at in numbers["figure"].items()}
+    """Number what a chapter shows from one, kind by kind: its Figure 2.3, Theorem 2.1; in its evidence Figure E2.3."""
+    for docname, kinds in env.toc_fignumbers.items():
+        if chapter := number(docname):
+            for numbers in kinds.values():
+                first = min(at[-1] for at in numbers.values())
+                numbers.update({id: (chapter, at[-1] - first + 1) for id, at in numbers.items()})
     return []
 
 

@@ -32,7 +32,8 @@ transformer_prompts: int = 12  # [2, 10000] word problems at each length
 transformer_seeds: int = 24  # [2, 10000] seeds of training runs
 transformer_rates: int = 11  # [3, 200] learning rates of a boundary
 transformer_steps: int = 40  # [4, 10000] steps of a run
-qwen_checkpoints: int = 2  # [1, 100] warm starts, of the seeds 0, 1, ...
+qwen_checkpoints: int = 2  # [1, 100] warm starts of the Qwen
+qwen_first: int = 0  # [0, 100000] seed of the first of them
 qwen_pairs: int = 7  # [1, 100] prompts a checkpoint for exact runs
 qwen_prompts: int = 4  # [1, 100] of these for predicted and guaranteed steps
 qwen_steps: int = 20  # [4, 1000] steps of exact runs
@@ -739,7 +740,7 @@ def transformer_slope_error(shuffled=False, away=0.0):
 # As in the chapter: warm starts of the seeds 0, 1, ..., for each of them the first random prompts whose success returns within ten units along the gap, and exact success.
 
 # %% tags=["remove-cell"]
-qwens = qwen_study.testbeds(qwen_model, qwen_checkpoints)
+qwens = qwen_study.testbeds(qwen_model, qwen_checkpoints, qwen_first)
 drawn = qwen_study.lines(qwens, qwen_pairs, seed)
 stages = qwen_study.stages([row[:qwen_prompts] for row in drawn])
 starts = [line for stage in stages.values() for line in stage]

@@ -63,12 +63,6 @@ class Job:
         result = Result(out, name, parameters["profile"])
         return cls(result, notebook, dict(parameters), overrides, provenance.inputs(notebook, root), root)
 
-    def is_fresh(self, installed: Mapping[str, str]) -> bool:
-        """Whether the finished result was made from exactly this, with these versions installed."""
-        stamp = self.result.stamp()
-        found = stamp and (stamp.inputs, stamp.parameters, stamp.versions)
-        return found == (self.inputs, self.parameters, dict(installed))
-
 
 @dataclass
 class Run:
@@ -107,13 +101,10 @@ def reproduce(
     Args:
         parameters: by notebook, every parameter's value as ``rlvr_lib.reproduction.notebooks.resolve`` gives them.
         root: the project, with ``notebooks`` and the library.
-        out: folder for the results.
-        jobs: notebooks at a time.
         fresh: execute also where a fresh result is there.
         report: called with a line for each notebook as it ends.
 
-    Returns:
-        By notebook, ``""`` when its result is finished, otherwise what went wrong.
+    Returns, by notebook, ``""`` when its result is finished, otherwise what went wrong.
     """
     require_writable(out)
     require_kernel()
@@ -146,7 +137,8 @@ def _finish(job: Job, run: Run) -> str:
         if run.stopped.is_set():
             raise NotebookFailed("stopped before it began")
         settle(result)
-        if not run.fresh and job.is_fresh(installed):
+        made = (old := result.stamp()) and (old.inputs, old.parameters, old.versions)
+        if not run.fresh and made == (job.inputs, job.parameters, installed):
             words = ", its words renewed" if renew(result, job.notebook, job.root) else ""
             return f"{result.name}: up to date{words}"
         for leftover in result.hidden.glob(f"{result.slug}.run-*"):

@@ -72,11 +72,7 @@ def module_file(module: str, root: Path) -> Path | None:
 
 
 def imported_modules(source: str, root: Path) -> set[str]:
-    """Library modules that Python source imports anywhere in it, parent packages and lazy re-exports included.
-
-    Args:
-        root: the folder that holds the library.
-    """
+    """Library modules that Python source imports anywhere in it, parent packages and lazy re-exports included."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -84,9 +80,8 @@ def imported_modules(source: str, root: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     own = {name for name in names if name.split(".")[0] == PACKAGE}
-    exported = {f"{PACKAGE}.{home}" for name, home in rlvr_lib.EXPORTS.items() if f"{PACKAGE}.{name}" in own}
-    if f"{PACKAGE}.*" in own:
-        exported = {f"{PACKAGE}.{home}" for home in rlvr_lib.EXPORTS.values()}
+    every = f"{PACKAGE}.*" in own
+    exported = {f"{PACKAGE}.{home}" for name, home in rlvr_lib.EXPORTS.items() if every or f"{PACKAGE}.{name}" in own}
     parents = {name.rsplit(".", depth)[0] for name in own for depth in range(1, name.count(".") + 1)}
     return {name for name in own | parents | exported if module_file(name, root)}
 

@@ -83,10 +83,7 @@ def store(result: Result, executed: nbformat.NotebookNode, stamp: provenance.Sta
     All files are written to a hidden folder first, whose renaming is the moment from which the new result counts: a
     run killed before it leaves the old result, and one killed after it leaves what ``settle`` completes.
     """
-    contents = {
-        "notebook": to_bytes(executed),
-        "claims": claims.to_json(published_claims(executed)).encode(),
-    }
+    contents = {"notebook": to_bytes(executed), "claims": claims.to_json(published_claims(executed)).encode()}
     stamp = stamp.model_copy(update={"outputs": {name: sha256(data) for name, data in contents.items()}})
     result.hidden.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=result.hidden, prefix=f"{result.slug}.run-"))
@@ -207,24 +204,19 @@ def accepted_sabotages(result: Result) -> list[str]:
 
 
 def compare(result: Result, published: Result) -> tuple[int, int, list[str]]:
-    """Compare a finished result with the published one of the same notebook and profile.
-
-    Returns:
-        How many claims agree, how many there are in either, and a line for each outcome that differs.
-    """
+    """How many claims of two results of a notebook agree, how many there are, and a line for each other outcome."""
     fresh, old = ({claim.id: claim for claim in side.claims()} for side in (result, published))
-    ids = sorted(fresh.keys() | old.keys())
     run, other = (provenance.read_stamp(side.stamp_file) for side in (result, published))
     same_run = run is not None and other is not None and run.parameters == other.parameters
     agreeing, differing = 0, []
-    for id in ids:
+    for id in sorted(fresh.keys() | old.keys()):
         if id not in fresh or id not in old:
             differing.append(f"{id}: only in the {'fresh' if id in fresh else 'published'} results")
         elif fresh[id].outcome != old[id].outcome:
             differing.append(f"{id}: {fresh[id].outcome}, published {old[id].outcome}")
         else:
             agreeing += claims.agrees(old[id], fresh[id]) if same_run else 1
-    return agreeing, len(ids), differing
+    return agreeing, len(fresh.keys() | old.keys()), differing
 
 
 def finished_results(folder: Path) -> list[Result]:

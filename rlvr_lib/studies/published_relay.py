@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,11 +49,9 @@ class Settings:
         group: Zn (cyclic), Dn (dihedral, of order 2n), Sn or An (symmetric, alternating).
         names: size of the table of names, at least the longest horizon.
         batch: prompts an update, one response each.
-        learning_rate: of Adam.
-        baseline_decay: of the moving average of the reward.
+        learning_rate, baseline_decay: of Adam, and of the moving average of the reward.
         entropy_bonus: weight of the mean entropy of a step.
-        hidden: units of the frozen head.
-        head_steps: Adam steps of its pre-training, on all order^2 products at once.
+        hidden, head_steps: units of the frozen head, Adam steps of its pre-training on all order^2 products at once.
         evaluate_every: updates between evaluations, at which also a checkpoint is written.
         evaluation_prompts: fresh prompts of each horizon at an evaluation.
     """
@@ -77,12 +75,10 @@ class Settings:
         object.__setattr__(self, "horizons", horizons)
         known = re.fullmatch(rf"[{''.join(GROUPS)}][1-9]\d*", self.group) is not None
         require(known, "group", self.group, f"one of {', '.join(GROUPS)} and a degree, such as Z96 or A5")
-        for name, low in (("order", 2), ("names", 1), ("batch", 1), ("hidden", 1), ("head_steps", 1)):
-            integer(name, getattr(self, name), low)
-        integer("evaluate_every", self.evaluate_every, low=1)
-        integer("evaluation_prompts", self.evaluation_prompts, low=1)
-        for name in ("order", "names"):
-            require(getattr(self, name) >= horizons[-1], name, getattr(self, name), f"at least {horizons[-1]}")
+        integer("order", self.order, low=max(2, horizons[-1]))
+        integer("names", self.names, low=horizons[-1])
+        for name in ("batch", "hidden", "head_steps", "evaluate_every", "evaluation_prompts"):
+            integer(name, getattr(self, name), low=1)
         positive("learning_rate", self.learning_rate)
         non_negative("entropy_bonus", self.entropy_bonus)
         closed_interval("baseline_decay", self.baseline_decay, 0, 1)
@@ -100,8 +96,7 @@ def _tables(group: str) -> tuple[Int[torch.Tensor, "n n"], Int[torch.Tensor, "n 
     return products, products.argsort(1)
 
 
-@dataclass(frozen=True)
-class Chains:
+class Chains(NamedTuple):
     """b prompts of one horizon: names and elements of the clauses in the order asked for, first and last product."""
 
     name: Int[torch.Tensor, "b h"]
@@ -128,17 +123,13 @@ def pretrain_head(settings: Settings, seed: int, progress: bool = False) -> dict
     order, generator = settings.order, torch.Generator().manual_seed(seed)
     left, right = torch.arange(order**2) // order, torch.arange(order**2) % order
     products = _tables(settings.group)[0].flatten()
-    head = {
-        "running": torch.randn(order, settings.hidden, generator=generator) / 2,
-        "clause": torch.randn(order, settings.hidden, generator=generator) / 2,
-        "output": torch.randn(settings.hidden, order, generator=generator) / settings.hidden**0.5,
-    }
-    for weight in head.values():
-        weight.requires_grad_(True)
+    running, clause = (torch.randn(order, settings.hidden, generator=generator) / 2 for _ in range(2))
+    output = torch.randn(settings.hidden, order, generator=generator) / settings.hidden**0.5
+    head = {"running": running.requires_grad_(), "clause": clause.requires_grad_(), "output": output.requires_grad_()}
     optimizer = torch.optim.Adam(head.values(), lr=0.02, fused=True)
     for step in tqdm(range(settings.head_steps), "head", disable=not progress):
         optimizer.param_groups[0]["lr"] = 0.02 * min(1.0, 2 * (1 - step / settings.head_steps))
-        logits = torch.relu(head["running"][left] + head["clause"][right]) @ head["output"]
+        logits = torch.relu(running[left] + clause[right]) @ output
         optimizer.zero_grad()
         cross_entropy(logits, products).backward()
         optimizer.step()
@@ -189,10 +180,7 @@ class Run:
         choice = torch.randint(len(s.horizons), (s.batch,), generator=self.generator)
         loss, earned = torch.zeros(()), 0.0
         for index, horizon in enumerate(s.horizons):
-            count = int((choice == index).sum())
-            if not count:
-                continue
-            chains = draw_chains(s, count, horizon, self.generator)
+            chains = draw_chains(s, int((choice == index).sum()), horizon, self.generator)
             read, _ = attend(self.query, self.head, chains)
             with torch.no_grad():
                 products = respond(read, self.head, chains, self.generator)
@@ -211,14 +199,15 @@ class Run:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Per horizon: sampled and greedy success, attention; of greedy responses also how many are right throughout.
+        """Per horizon: greedy and sampled success, and attention to the right clause.
 
-        And how many are permutations, which use every clause of the prompt once, in any order.
-        The prompts are drawn from the seed and the number of updates, so that evaluating does not disturb the run.
+        Of greedy responses also how many paths and steps are right, and how many are permutations, which use every
+        clause of the prompt once, in any order. The prompts are drawn from the seed and the number of updates, so that
+        evaluating does not disturb the run.
         """
         s = self.settings
+        record: dict[str, Any] = {"updates": self.updates}
         generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + self.updates)
-        columns: dict[str, list[torch.Tensor]] = {name: [] for name in (*CURVES, "permutations", "attention")}
         for horizon in s.horizons:
             chains = draw_chains(s, s.evaluation_prompts, horizon, generator)
             read, attention = attend(self.query, self.head, chains)
@@ -226,14 +215,17 @@ class Run:
             greedy = respond(read, self.head, chains, None)
             used = _tables(s.group)[1][greedy[:, :-1], greedy[:, 1:]]
             right = used == chains.element
-            columns["sampled"].append(sampled[:, -1] == chains.target)
-            columns["greedy"].append(greedy[:, -1] == chains.target)
-            columns["right_paths"].append(right.all(1))
-            columns["right_steps"].append(right)
-            columns["permutations"].append((used.sort(1).values == chains.element.sort(1).values).all(1))
-            columns["attention"].append(attention.diagonal(dim1=1, dim2=2))
-        means = {name: [round(float(x.float().mean()), 6) for x in values] for name, values in columns.items()}
-        return {"updates": self.updates, **means}
+            measured = {
+                "greedy": greedy[:, -1] == chains.target,
+                "sampled": sampled[:, -1] == chains.target,
+                "right_paths": right.all(1),
+                "right_steps": right,
+                "permutations": (used.sort(1).values == chains.element.sort(1).values).all(1),
+                "attention": attention.diagonal(dim1=1, dim2=2),
+            }
+            for name, values in measured.items():
+                record.setdefault(name, []).append(round(float(values.float().mean()), 6))
+        return record
 
     def save(self, path: Path) -> None:
         """Write the whole state, atomically."""
@@ -243,14 +235,13 @@ class Run:
         save_tensors(path, tensors, info | {"updates": self.updates, "baseline": self.baseline})
 
     @classmethod
-    def load(cls, path: Path, settings: Settings, seed: int) -> Run:
+    def load(cls, path: Path) -> Run:
         """The state that ``save`` wrote."""
         tensors, info = load_tensors(path)
-        asked = json.loads(json.dumps({"settings": dataclasses.asdict(settings), "seed": seed}))
-        stored = {name: info[name] for name in asked}
-        require(stored == asked, str(path), stored, f"a checkpoint of {asked}")
+        known = info.get("settings", {}).keys() == {field.name for field in dataclasses.fields(Settings)}
+        require(known, str(path), info.get("settings"), "a checkpoint of this command")
         head = {name.removeprefix("head."): x for name, x in tensors.items() if name.startswith("head.")}
-        run = cls(settings, seed, head)
+        run = cls(Settings(**info["settings"]), info["seed"], head)
         restore_training(tensors, [run.query], run.optimizer, run.generator)
         run.updates, run.baseline, run.records = info["updates"], info["baseline"], info["records"]
         return run
@@ -259,80 +250,64 @@ class Run:
 def train(settings: Settings, seed: int, updates: int, out: Path, progress: bool = True) -> dict[str, Any]:
     """Run to a number of updates, from the checkpoint in the folder if there is one; returns the report.
 
-    The folder gets ``checkpoint.safetensors`` and ``metrics.jsonl`` at every evaluation and at the end, each whole or
-    absent, and ``report.json`` at the end.
+    Evaluations write ``checkpoint.safetensors`` and ``metrics.jsonl``, the end ``report.json``: each whole or absent.
     """
     updates, path = integer("updates", updates, low=1), out / CHECKPOINT
     with one_thread():
         if path.exists():
-            run = Run.load(path, settings, seed)
+            run = Run.load(path)
+            fits = (run.settings, run.seed) == (settings, seed)
+            require(fits, str(path), f"{run.settings}, seed {run.seed}", f"a checkpoint of {settings}, seed {seed}")
             require(run.updates <= updates, "updates", updates, f"at least the {run.updates} of the checkpoint")
         else:
             run = Run(settings, seed, pretrain_head(settings, seed, progress))
             run.records.append(run.evaluate())
-        with tqdm(
-            total=updates, initial=run.updates, desc=settings.group, mininterval=1.0, disable=not progress
-        ) as bar:
-            while run.updates < updates:
-                run.update()
-                bar.update()
-                if run.updates % settings.evaluate_every == 0 or run.updates == updates:
-                    run.records.append(run.evaluate())
-                    bar.set_postfix_str(" ".join(f"{p:.3f}" for p in run.records[-1]["greedy"]), refresh=False)
-                    _write_metrics(out, run)
-                    run.save(path)
+        left = range(run.updates, updates)
+        bar = tqdm(left, settings.group, updates, mininterval=1.0, initial=run.updates, disable=not progress)
+        for _ in bar:
+            run.update()
+            if run.updates % settings.evaluate_every == 0 or run.updates == updates:
+                run.records.append(run.evaluate())
+                bar.set_postfix_str(" ".join(f"{p:.3f}" for p in run.records[-1]["greedy"]), refresh=False)
+                lines = (json.dumps(record, sort_keys=True) + "\n" for record in run.records)
+                write_whole(out / METRICS, "".join(lines).encode())
+                run.save(path)
     report = summarise(settings, seed, run.records)
     write_whole(out / REPORT, (json.dumps(report, indent=1, sort_keys=True) + "\n").encode())
     return report
 
 
-def _write_metrics(out: Path, run: Run) -> None:
-    write_whole(out / METRICS, "".join(json.dumps(record, sort_keys=True) + "\n" for record in run.records).encode())
-
-
-def summarise(settings: Settings, seed: int, records: Sequence[Mapping[str, object]]) -> dict[str, object]:
+def summarise(settings: Settings, seed: int, records: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     """The curves of a run and, per horizon, the first evaluation at which greedy success is visible and mastered.
 
     Visible is 0.01 and mastered 0.99, as printed; since 0.01 is below the chance of 1/96, ``visible_above_chance``
     also gives the first evaluation with y >= 0.1. None: never.
     """
-    updates = np.array([record["updates"] for record in records])
-    greedy = np.array([record["greedy"] for record in records])
-    lifted = (settings.order * greedy - 1) / (settings.order - 1)
+    curves = {name: [record[name] for record in records] for name in ("updates", *CURVES)}
+    greedy = np.array(curves["greedy"])
 
     def first(reached: np.ndarray) -> list[int | None]:
-        return [int(updates[column.argmax()]) if column.any() else None for column in reached.T]
+        return [curves["updates"][column.argmax()] if column.any() else None for column in reached.T]
 
     return {
         "horizons": list(settings.horizons),
         "group": settings.group,
         "order": settings.order,
         "seed": seed,
-        "updates": int(updates[-1]),
+        "updates": curves["updates"][-1],
         "final": {name: value for name, value in records[-1].items() if name != "updates"},
         "visible": first(greedy >= VISIBLE),
         "mastered": first(greedy >= MASTERED),
-        "visible_above_chance": first(lifted >= 0.1),
-        "curves": {
-            "updates": updates.tolist(),
-            **{name: [record[name] for record in records] for name in CURVES},
-        },
+        "visible_above_chance": first((settings.order * greedy - 1) / (settings.order - 1) >= 0.1),
+        "curves": curves,
     }
 
 
 def collect(folders: Sequence[Path]) -> dict[str, object]:
-    """Settings and report of every run in these folders, finished or not, as far as its checkpoint goes.
-
-    What is ``final`` in a report is evaluated anew from the checkpoint.
-
-    Raises:
-        ValueError: a checkpoint that is damaged.
-        FileNotFoundError: a folder without one.
-    """
+    """Settings and report of every run in these folders, as far as its checkpoint goes; ``final`` is evaluated anew."""
     runs = []
     for folder in folders:
-        _, info = load_tensors(folder / CHECKPOINT)
-        run = Run.load(folder / CHECKPOINT, Settings(**info["settings"]), info["seed"])
-        records = [*run.records[:-1], run.evaluate()]
-        runs.append({"settings": info["settings"], **summarise(run.settings, run.seed, records)})
+        run = Run.load(folder / CHECKPOINT)
+        report = summarise(run.settings, run.seed, [*run.records[:-1], run.evaluate()])
+        runs.append({"settings": dataclasses.asdict(run.settings), **report})
     return {"runs": runs}

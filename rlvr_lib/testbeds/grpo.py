@@ -83,7 +83,6 @@ class Step:
 
     number: int
     rollout: Rollout
-    advantages: Advantages
     learning_rate: float
     before: Float[torch.Tensor, " d"]
     after: Float[torch.Tensor, " d"]
@@ -188,9 +187,8 @@ def train(
         records = info["records"]
     with one_thread(), tqdm(total=steps, initial=len(records), desc="GRPO", disable=not progress) as bar:
         for number in range(len(records), steps):
-            rollout = policy.rollout(
-                prompts(generator) if callable(prompts) else prompts, settings.group_size, generator
-            )
+            chosen = prompts(generator) if callable(prompts) else prompts
+            rollout = policy.rollout(chosen, settings.group_size, generator)
             advantages = settings.advantages(policy, rollout)
             rate = float(settings.learning_rate(number) if callable(settings.learning_rate) else settings.learning_rate)
             optimizer.param_groups[0]["lr"] = rate
@@ -205,7 +203,7 @@ def train(
                 "update_norm": float((after - before).norm()),
                 "mean_length": float(rollout.length.double().mean()),
             }
-            extra = on_step(Step(number, rollout, advantages, rate, before, after)) if on_step else None
+            extra = on_step(Step(number, rollout, rate, before, after)) if on_step else None
             records.append(record | dict(extra or {}))
             bar.update()
             bar.set_postfix(success=f"{record['success_rate']:.3f}", refresh=False)

@@ -83,10 +83,9 @@ def exact_critical_rate(
     position = real_array("position", position)
     start = line.along(position)
     require(bool((start.slope != 0).all()), "position", position, "where log J has a slope")
-    uphill, scale = np.sign(start.slope), np.broadcast_to(np.abs(position), start.slope.shape)
-    step = first_return_step(
-        lambda h: line.along(position + uphill * h).log_success - start.log_success, 0.1 * scale, 100 * scale
-    )
+    uphill, level = np.sign(start.slope), start.log_success
+    scale = np.broadcast_to(np.abs(position), uphill.shape)
+    step = first_return_step(lambda h: line.along(position + uphill * h).log_success - level, 0.1 * scale, 100 * scale)
     return step / np.abs(start.velocity(estimator, length, group_size))
 
 
@@ -184,11 +183,10 @@ class CountWindow:
         """The position below 0 at which J has this value, by bisection to 1e-12."""
         success = open_unit("success", success)
         shape = np.broadcast_shapes(success.shape, self.length.shape, self.half_width.shape)
-        above = np.broadcast_to(self.along(0.0).log_success > np.log(success), shape)
+        level, start = np.log(success), np.full(shape, 1e-3)
+        above = np.broadcast_to(self.along(0.0).log_success > level, shape)
         require(bool(above.all()), "success", success, "below the success rate at 0")
-        return -first_return_step(
-            lambda h: self.along(-h).log_success - np.log(success), np.full(shape, 1e-3), 1e4, growth=1.5
-        )
+        return -first_return_step(lambda h: self.along(-h).log_success - level, start, 1e4, growth=1.5)
 
 
 def _moments(log_weight: np.ndarray, value: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -37,8 +37,7 @@ from rlvr_lib.arguments import integer, numbers, require
 from rlvr_lib.theory import irreps as closed_forms
 from rlvr_lib.theory.irreps import Representation
 
-LARGEST_DEGREE = 5
-"""Symmetric and alternating groups go up to S_5 (order 120) and A_5 (order 60)."""
+LARGEST_DEGREE = 5  # of symmetric and alternating groups: S_5 has order 120, A_5 order 60
 
 GroupFunction = Float[np.ndarray, "*batch order"] | Complex[np.ndarray, "*batch order"]
 Block = Float[np.ndarray, "*batch d d"] | Complex[np.ndarray, "*batch d d"]
@@ -63,18 +62,16 @@ class FiniteGroup:
     irreps: list[Representation]
 
     def __post_init__(self) -> None:
-        elements = np.arange(self.order)
-        latin = all((np.sort(lines, axis=1) == elements).all() for lines in (self.table, self.table.T))
+        elements, both = np.arange(self.order), np.array([self.table, self.table.T])
+        latin = bool((np.sort(both, axis=2) == elements).all())
         require(latin, "table", self.table, "a Latin square of the elements 0..order-1")
-        neutral = (self.table[0] == elements).all() and (self.table[:, 0] == elements).all()
+        neutral = bool((both[:, 0] == elements).all())
         require(neutral, "table", self.table, "a Cayley table whose identity is element 0")
         require(len(self.labels) == self.order, "labels", f"{len(self.labels)} of them", f"{self.order} strings")
-        squares = sum(irrep.shape[1] ** 2 for irrep in self.irreps)
-        require(
-            squares == self.order, "irreps", f"a sum of {squares}", f"of squared dimensions summing to {self.order}"
-        )
-        object.__setattr__(self, "table", _read_only(self.table))
-        object.__setattr__(self, "irreps", [_read_only(irrep) for irrep in self.irreps])
+        squares, needed = (self.dimensions**2).sum(), f"of squared dimensions summing to {self.order}"
+        require(squares == self.order, "irreps", f"a sum of {squares}", needed)
+        object.__setattr__(self, "table", np.broadcast_to(self.table, self.table.shape))  # a read-only view
+        object.__setattr__(self, "irreps", [np.broadcast_to(irrep, irrep.shape) for irrep in self.irreps])
 
     def __repr__(self) -> str:
         return f"FiniteGroup({self.name}, order {self.order})"
@@ -118,12 +115,13 @@ class FiniteGroup:
         >>> symmetric_group(3).subgroup([3]).tolist()
         [0, 3, 4]
         """
-        members = np.union1d(0, self._elements("generators", generators))
-        while True:
-            products = np.unique(self.table[np.ix_(members, members)])
-            if len(products) == len(members):
-                return members
-            members = products
+        given = np.atleast_1d(generators)
+        inside = given.dtype.kind in "iu" and given.ndim == 1 and bool(np.isin(given, self.table[0]).all())
+        require(inside, "generators", given, f"a list of elements 0..{self.order - 1}")
+        members, found = np.union1d(0, given), 0
+        while found < len(members):
+            found, members = len(members), np.unique(self.table[np.ix_(members, members)])
+        return members
 
     def fourier(self, f: ArrayLike) -> list[Block]:
         """fhat(rho) = sum over g of f(g) rho(g): one array [..., d, d] for every irrep, in their order.
@@ -186,23 +184,9 @@ class FiniteGroup:
         return self.table[self.inverses]  # [a, x] = a^-1 x
 
     def _function(self, name: str, f: ArrayLike) -> GroupFunction:
-        f = numbers(name, f)
-        fits = f.ndim >= 1 and f.shape[-1] == self.order
-        require(fits, name, f"shape {f.shape}", f"a function on the group, of shape [..., {self.order}]")
+        f, allowed = numbers(name, f), f"a function on the group, of shape [..., {self.order}]"
+        require(f.shape[-1:] == (self.order,), name, f"shape {f.shape}", allowed)
         return f
-
-    def _elements(self, name: str, elements: ArrayLike) -> Int[np.ndarray, " count"]:
-        elements = np.atleast_1d(np.asarray(elements))
-        whole = elements.dtype.kind in "iu" and elements.ndim == 1
-        inside = whole and bool(((elements >= 0) & (elements < self.order)).all())
-        require(inside, name, elements, f"a list of elements 0..{self.order - 1}")
-        return elements
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def cyclic_group(n: int) -> FiniteGroup:

@@ -23,14 +23,10 @@ Tableau = tuple[tuple[int, int], ...]
 
 def cyclic_irreps(n: int) -> list[Representation]:
     """exp(2 pi i jk / n) for j = 0..n-1 at element k; real for j = 0 and j = n/2."""
-    root = np.exp(2j * np.pi * np.arange(n) / n)
     k = np.arange(n)
-    irreps = []
-    for j in range(n):
-        # The power is reduced modulo n first, so that no rounding grows with jk.
-        values = (-1.0) ** ((2 * j // n) * k) if 2 * j % n == 0 else root[j * k % n]
-        irreps.append(values.reshape(n, 1, 1))
-    return irreps
+    root = np.exp(2j * np.pi * k / n)  # taken at jk modulo n, so that no rounding grows with jk
+    values = [(-1.0) ** ((2 * j // n) * k) if 2 * j % n == 0 else root[j * k % n] for j in range(n)]
+    return [value.reshape(n, 1, 1) for value in values]
 
 
 def dihedral_irreps(n: int) -> list[Representation]:
@@ -42,7 +38,7 @@ def dihedral_irreps(n: int) -> list[Representation]:
     for j in range(1, (n + 1) // 2):
         angle = 2 * np.pi * (j * k % n) / n
         cos, sin = np.cos(angle), np.sin(angle)
-        rotation = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
+        rotation = np.stack([cos, -sin, sin, cos], -1).reshape(n, 2, 2)
         planar.append(np.concatenate([rotation, rotation @ np.diag([1.0, -1.0])]))
     return linear + planar
 
@@ -111,8 +107,7 @@ def bubble_sort_word(permutation: Int[np.ndarray, " n"]) -> tuple[int, ...]:
 
 def word_matrices(tableaux: list[Tableau], words: list[tuple[int, ...]]) -> Representation:
     """Young's orthogonal form of group elements given as words in the adjacent transpositions."""
-    generators = young_generators(tableaux)
-    identity = np.eye(len(tableaux))
+    generators, identity = young_generators(tableaux), np.eye(len(tableaux))
     return np.stack([functools.reduce(np.matmul, generators[list(word)], identity) for word in words])
 
 
@@ -151,14 +146,12 @@ def transpose_eigenvectors(
     index = {tableau: position for position, tableau in enumerate(tableaux)}
     sign = [(-1) ** len(bubble_sort_word(np.argsort([t.index(cell) for cell in sorted(t)]))) for t in tableaux]
     partner = [index[tuple((column, row) for row, column in tableau)] for tableau in tableaux]
-    pairs = [(t, transposed) for t, transposed in enumerate(partner) if t < transposed]
-    first, second = map(list, zip(*pairs, strict=True))
-    square = sign[first[0]] * sign[second[0]]
-    eigenvalue = 1.0 if square == 1 else 1j
+    first = np.flatnonzero(np.arange(len(partner)) < partner)
+    second, column = np.array(partner)[first], np.arange(len(first))
+    eigenvalue = 1.0 if sign[first[0]] == sign[second[0]] else 1j
     bases = []
     for root in (eigenvalue, -eigenvalue):
-        basis = np.zeros((len(tableaux), len(pairs)), dtype=np.asarray(root).dtype)
-        column = np.arange(len(pairs))
+        basis = np.zeros((len(tableaux), len(first)), dtype=type(root))
         basis[first, column] = 1 / np.sqrt(2)
         basis[second, column] = root * np.array(sign)[first] / np.sqrt(2)
         bases.append(basis)

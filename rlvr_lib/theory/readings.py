@@ -21,11 +21,8 @@ from numpy.typing import ArrayLike
 from rlvr_lib.arguments import Reals, integer, probability_law, real_array, require, whole_numbers
 from rlvr_lib.theory.groups import FiniteGroup
 
-LARGEST_ENUMERATION = 9
-"""Sums over all permutations go up to 9! = 362,880 of them."""
-
-LARGEST_PERMANENT = 22
-"""Permanents go up to 22 rows, 2^22 partial sums."""
+LARGEST_ENUMERATION = 9  # sums over all permutations go up to 9! = 362,880 of them
+LARGEST_PERMANENT = 22  # permanents go up to 22 rows, 2^22 partial sums
 
 
 def breakpoint_cycles(permutations: ArrayLike) -> Int[np.ndarray, "*batch"]:
@@ -45,11 +42,14 @@ def breakpoint_cycles(permutations: ArrayLike) -> Int[np.ndarray, "*batch"]:
     *batch, h = permutations.shape
     ordered = bool((np.sort(permutations, axis=-1) == np.arange(h)).all())
     require(ordered, "permutations", permutations, "permutations of 0..h-1 in every row")
-    rows = permutations.reshape(math.prod(batch), h) + 1
-    zero = np.zeros((len(rows), 1), dtype=rows.dtype)
-    predecessor = np.empty((len(rows), h + 1), dtype=rows.dtype)
-    np.put_along_axis(predecessor, np.hstack([rows, zero]), np.hstack([zero, rows]), axis=1)
-    return _count_cycles((predecessor + 1) % (h + 1)).reshape(batch)
+    closed = np.pad(permutations.reshape(math.prod(batch), h) + 1, ((0, 0), (0, 1)))
+    images = np.empty_like(closed)
+    np.put_along_axis(images, closed, (np.roll(closed, 1, axis=1) + 1) % (h + 1), axis=1)
+    smallest = np.broadcast_to(np.arange(h + 1), images.shape)  # of each cycle, found by doubling the step
+    for _ in range((h + 1).bit_length()):
+        smallest = np.minimum(smallest, np.take_along_axis(smallest, images, axis=1))
+        images = np.take_along_axis(images, images, axis=1)
+    return (smallest == np.arange(h + 1)).sum(axis=1).reshape(batch)
 
 
 def all_permutations(h: int) -> Int[np.ndarray, "permutations h"]:
@@ -57,15 +57,6 @@ def all_permutations(h: int) -> Int[np.ndarray, "permutations h"]:
     h = integer("h", h, low=0)
     require(h <= LARGEST_ENUMERATION, "h", h, f"at most {LARGEST_ENUMERATION}")
     return np.array(list(itertools.permutations(range(h))), dtype=np.int64).reshape(math.factorial(h), h)
-
-
-def _count_cycles(images: Int[np.ndarray, "batch n"]) -> Int[np.ndarray, " batch"]:
-    """Cycles of each permutation: its points that are the smallest of their cycle, found by doubling the step."""
-    smallest = np.broadcast_to(np.arange(images.shape[1]), images.shape)
-    for _ in range(images.shape[1].bit_length()):
-        smallest = np.minimum(smallest, np.take_along_axis(smallest, images, axis=1))
-        images = np.take_along_axis(images, images, axis=1)
-    return (smallest == np.arange(images.shape[1])).sum(axis=1)
 
 
 def permanent(matrix: ArrayLike) -> float:

@@ -290,7 +290,7 @@ def stage_time(exponent: ArrayLike) -> Reals:
     """
     exponent = real_array("exponent", exponent)
     require(bool((exponent > 1).all()), "exponent", exponent[exponent <= 1][:1], "above 1")
-    return np.array([_stage_time(np.log(kappa)) for kappa in exponent.ravel()]).reshape(exponent.shape)[()]
+    return np.reshape([_stage_time(np.log(kappa)) for kappa in exponent.flat], exponent.shape)[()]
 
 
 def _stage_time(log_exponent: float) -> float:
@@ -299,11 +299,9 @@ def _stage_time(log_exponent: float) -> float:
         return log_exponent**2
     # Its nearest poles are pi / (ln kappa)^2 off the real axis, so (ln kappa)^2 nodes gain exp(-2 pi^2).
     nodes = 16 + int(2.2 * log_exponent**2)
-    phase = np.arange(nodes) / nodes
-    kernel = np.zeros(nodes)
-    for j in range(-int(40 / log_exponent) - 1, int(7 / log_exponent) + 2):
-        log_u = log_exponent * (j - phase)
-        kernel += np.exp(log_u - np.exp(np.minimum(log_u, 50.0)))
+    j = np.arange(-int(40 / log_exponent) - 1, int(7 / log_exponent) + 2)
+    log_u = log_exponent * (j[:, None] - np.arange(nodes) / nodes)
+    kernel = np.exp(log_u - np.exp(np.minimum(log_u, 50.0))).sum(0)
     return log_exponent * float(np.mean(1 / kernel))
 
 

@@ -2,19 +2,11 @@
 
 from importlib import import_module
 
-EXPORTS = {
-    "Act": "trainer",
-    "Measure": "trainer",
-    "Memory": "trainer",
-    "MeasuredGRPOTrainer": "trainer",
-    "PREFIX": "rollouts",
-    "watch": "reward_watch",
-}
-
-__all__ = list(EXPORTS)
+__all__ = ["PREFIX", "Act", "Measure", "MeasuredGRPOTrainer", "Memory", "watch"]
 
 
 def __getattr__(name: str) -> object:
-    if name not in EXPORTS:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{EXPORTS[name]}"), name)
+    place = {"PREFIX": "rollouts", "watch": "reward_watch"}.get(name, "trainer")
+    return getattr(import_module(f"{__name__}.{place}"), name)

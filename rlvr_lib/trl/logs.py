@@ -147,8 +147,7 @@ def _levels(rows: pd.DataFrame) -> list[dict[str, Any]] | None:
 def _wait_over_rise(rows: pd.DataFrame, easier: object, harder: object) -> float:
     """Steps from success 0.9 of one level to 0.1 of the next, over those from 0.1 to 0.9 of the next.
 
-    Negative where the next level begins before this one is done. NaN without steps, or where one of the three is not
-    passed within the rows.
+    Negative where the next level begins before this one is done. NaN where one of the three is not passed in the rows.
     """
     if "step" not in rows or not pd.api.types.is_numeric_dtype(rows.step):
         return math.nan
@@ -174,7 +173,7 @@ def to_json(report: dict[str, Any]) -> str:
 def to_text(report: dict[str, Any]) -> str:
     """The report as tables of its numbers: those of all rows, then by group size, by level and by prompt."""
     numbers = {name: value for name, value in report.items() if isinstance(value, int | float)}
-    numbers |= {f"length of {name}": value for name, value in report["length"].items()}
+    numbers |= {f"length, {name}": value for name, value in report["length"].items()}
     known = pd.Series(numbers, dtype=object).dropna()
     prompts = pd.DataFrame(report["prompts"]).sort_values("success_rate")
     tables = {"by group size": pd.DataFrame(report["group_sizes"]), "by prompt, the hardest first": prompts}
@@ -203,6 +202,8 @@ def draw(report: dict[str, Any], file: Path) -> None:
     left.set(xlabel="success rate of a prompt", ylabel="prompts")
     shares = ["grpo_gain", "dr_grpo_gain", "dead_groups"]
     table = pd.DataFrame(report["group_sizes"], dtype=float)
-    table.plot("group_size", shares, ax=right, marker="o", logx=True, xlabel="group size", ylabel="share")
+    table.plot("group_size", shares, ax=right, marker="o", xlabel="group size", ylabel="share")
+    right.set_xscale("log", base=2)
+    right.set_xticks(GROUP_SIZES, GROUP_SIZES)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file)

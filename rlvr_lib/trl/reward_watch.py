@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import math
@@ -40,7 +39,6 @@ class RewardWatch(TrainerCallback):
     def noting(self, calculate: Callable) -> Callable:
         """The trainer's ``_calculate_rewards``, its rewards noted while it trains."""
 
-        @functools.wraps(calculate)
         def noted(inputs, prompts, completions, completion_ids):
             each = calculate(inputs, prompts, completions, completion_ids)
             aside = getattr(self.trainer, "aside", False)  # a rollout that is only measured
@@ -96,8 +94,7 @@ def watch(trainer: GRPOTrainer, success_threshold: float | None = None, rows: Pa
     """Attach to a trainer that was built elsewhere, and log into its own log under ``rlvr/``.
 
     Seen: success rate, mean spread within prompts, dead groups, length of each update and its cosine with the gradient
-    (clipped, if the trainer clips). Not seen: everything in ``UNSEEN``, which needs the scores of the responses. A
-    ``MeasuredGRPOTrainer`` logs all that by itself; attached to it, this only writes ``rows``.
+    (clipped, if the trainer clips). Attached to a ``MeasuredGRPOTrainer``, which logs more, this only writes ``rows``.
 
     Args:
         trainer: whose rewards, summed with their weights, are watched while it trains.

@@ -91,7 +91,10 @@ def train_trl(run: Run, out: Path) -> list[dict[str, Any]]:
     Raises:
         RunFailed: no trainer could be built, a verifier raised, the loss was not finite, or a checkpoint not written.
     """
-    _quiet_libraries()
+    # What TRL and transformers say about each other's deprecated names, and their advice about special tokens.
+    warnings.filterwarnings("ignore", ".(is_)?gradient_checkpointing. is deprecated", FutureWarning)
+    for name in ("transformers.trainer", "math_verify"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     trainer = build(run, out)
     main = trainer.is_world_process_zero()
     if main:
@@ -201,13 +204,6 @@ def last_whole_checkpoint(folder: Path) -> str | None:
         with contextlib.suppress(ValueError, OSError):
             found[json.loads(state.read_text())["global_step"]] = str(state.parent)
     return found[max(found)] if found else None
-
-
-def _quiet_libraries() -> None:
-    """Hide what TRL and transformers say about each other's deprecated names, and their advice about special tokens."""
-    warnings.filterwarnings("ignore", ".(is_)?gradient_checkpointing. is deprecated", FutureWarning)
-    for name in ("transformers.trainer", "math_verify"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _model_and_tokenizer(run: Run) -> tuple[Any, Any]:

@@ -62,10 +62,10 @@ def math_task(name: str, data: str | None, tokenizer: PreTrainedTokenizerBase, s
     known = name in HUB or name.endswith((".jsonl", ".json"))
     require(known, "task", name, f"one of {', '.join([*GROUP_TASKS, *HUB])}, or a .jsonl file")
     require(style in PROMPTS, "prompt", style, f"one of {', '.join(PROMPTS)}")
-    wanted = "one whose tokenizer has a chat template, or used with --prompt plain"
+    found, wanted = _read(name, data), "one whose tokenizer has a chat template, or used with --prompt plain"
     require(style == "plain" or bool(tokenizer.chat_template), "model", "a tokenizer without a chat template", wanted)
     rows: dict[str, list] = {"prompt": [], "solution": []}
-    for number, row in enumerate(_read(name, data), 1):
+    for number, row in enumerate(found, 1):
         where = f"row {number} of {data or name}"
         asked, answer = f"{_field(where, row, QUESTIONS)}\n{INSTRUCTION}", final_answer(_field(where, row, ANSWERS))
         solution = f"\\boxed{{{answer}}}"

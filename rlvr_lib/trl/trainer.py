@@ -1,8 +1,7 @@
 """The book's quantities on TRL's GRPOTrainer: measured, logged with everything else the trainer logs, and acted on.
 
 ``MeasuredGRPOTrainer`` takes the arguments of ``trl.GRPOTrainer`` and two more, ``measure`` and ``act``. Its numbers
-appear under ``rlvr/`` wherever the trainer reports (TensorBoard, Weights & Biases, ``state.log_history``); what is
-undefined in a step is None there. ``watch`` attaches to a trainer that is not of this class. Needs the extra
+appear under ``rlvr/`` wherever the trainer reports; what is undefined in a step is None there. Needs the extra
 ``[scale]``. The gradient that is measured is the one on the policy: without clipping, importance weights and KL. Left
 out: tools, images, and scores of inner layers whose parameters are sharded.
 """
@@ -33,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 MOST_KEPT = 2**27
 LARGEST_RISE = 1.1
-BASELINES = ("lagged", "pooled")
-REACTIONS = ("warn", "lower")
 
 
 @dataclass(frozen=True)
@@ -90,8 +87,8 @@ class Act:
     errors: float = 3.0
 
     def __post_init__(self) -> None:
-        require(self.baseline in (None, *BASELINES), "baseline", self.baseline, f"one of {', '.join(BASELINES)}")
-        require(self.beyond in (None, *REACTIONS), "beyond", self.beyond, f"one of {', '.join(REACTIONS)}")
+        require(self.baseline in (None, "lagged", "pooled"), "baseline", self.baseline, "one of lagged, pooled")
+        require(self.beyond in (None, "warn", "lower"), "beyond", self.beyond, "one of warn, lower")
         positive("limit", self.limit)
         positive("errors", self.errors)
 
@@ -138,7 +135,7 @@ class MeasuredGRPOTrainer(GRPOTrainer):
     """GRPOTrainer that measures its steps: what, by ``measure``; and what it does about it, by ``act``.
 
     Raises:
-        ValueError: an argument outside its range, ``act.baseline`` with rewards that TRL scales, or tools.
+        ValueError: an argument outside its range, a baseline with rewards that are scaled or not 0 and 1, or tools.
     """
 
     _metrics: dict[str, Any]  # the trainer's own
@@ -148,8 +145,10 @@ class MeasuredGRPOTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         self.measure, self.act, self.memory = measure or Measure(), act or Act(), Memory()
         require(not self.tools, "tools", "tools", "absent: their tokens are not the policy's")
-        plain = self.act.baseline is None or self.scale_rewards == "none"
-        require(plain, "scale_rewards", self.scale_rewards, '"none" with a baseline: no spread divides its advantages')
+        if self.act.baseline:
+            threshold, scaled = self.measure.success_threshold, self.scale_rewards
+            require(scaled == "none", "scale_rewards", scaled, '"none" with a baseline: no spread divides advantages')
+            require(threshold is None, "success_threshold", threshold, "None with a baseline: rewards must be 0 or 1")
         self.scored: Scored | None = None
         self._reward: Any = None
         self._pending: Rollouts | None = None
@@ -187,9 +186,6 @@ class MeasuredGRPOTrainer(GRPOTrainer):
     def _rollouts(self, output: dict) -> Rollouts:
         """The generated responses of this process, with what their groups did on all processes."""
         success = success_of(self._reward, self.measure.success_threshold)
-        given = self._reward.nan_to_num()
-        usable = self.act.baseline is None or bool(((given == 0) | (given == 1)).all())
-        require(usable, "reward", "rewards other than 0 and 1", "0 or 1 with act.baseline")
         sampled = Sampled(*(output[each.name] for each in fields(Sampled)))
         first = self.accelerator.process_index * len(sampled)
         own = sampled, success, first, self.num_generations, output["advantages"]

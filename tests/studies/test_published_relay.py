@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from rlvr_lib.cli import app
 from rlvr_lib.studies import published_relay as z96
+from rlvr_lib.testbeds.checkpoint import save_tensors
 
 SMALL = z96.Settings(
     horizons=(2, 4), group="Z6", names=4, batch=64, hidden=32, head_steps=150, evaluate_every=3, evaluation_prompts=200
@@ -113,12 +114,8 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path):
     for name in (z96.CHECKPOINT, z96.METRICS, z96.REPORT):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
     assert report["updates"] == 9
-    assert [json.loads(row)["updates"] for row in (tmp_path / "parts" / z96.METRICS).read_text().splitlines()] == [
-        0,
-        3,
-        6,
-        9,
-    ]
+    rows = (tmp_path / "parts" / z96.METRICS).read_text().splitlines()
+    assert [json.loads(row)["updates"] for row in rows] == [0, 3, 6, 9]
 
 
 def test_another_seed_takes_other_steps(tmp_path):
@@ -134,6 +131,9 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="updates must be at least the 3 of the checkpoint"):
         z96.train(SMALL, 0, 2, tmp_path, progress=False)
     path = tmp_path / z96.CHECKPOINT
+    save_tensors(tmp_path / "other" / z96.CHECKPOINT, {}, {"settings": {"batch": 64}})
+    with pytest.raises(ValueError, match="must be a checkpoint of this command"):
+        z96.train(SMALL, 0, 6, tmp_path / "other", progress=False)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(bytes(data))

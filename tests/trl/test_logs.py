@@ -41,7 +41,7 @@ def test_counts_are_reported_as_they_are(tmp_path):
     assert json.loads(to_json(report))["groups"] == 4
     said = to_text(report)
     assert re.search(r"all_failed +0\.25", said)
-    assert re.search(r"length of correct +12\.0", said)
+    assert re.search(r"length, correct +12\.0", said)
     assert said.index(" p0 ") < said.index(" p1 ") < said.index(" p3 ")
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 import resource
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -343,11 +344,11 @@ def test_partial_credit_needs_a_threshold(testbed):
     trainer = build(MeasuredGRPOTrainer, own_copy(testbed), task=task, measure=Measure(success_threshold=0.5))
     trainer.train()
     assert 0 < logged(trainer, "success_rate")[0] < 1
-    with pytest.raises(ValueError, match=r"0 or 1 with act.baseline"):
+    with pytest.raises(ValueError, match="success_threshold must be None with a baseline"):
         build(
             MeasuredGRPOTrainer, own_copy(testbed), task=task, measure=Measure(success_threshold=0.5),
             act=Act(baseline="lagged"),
-        ).train()  # fmt: skip
+        )  # fmt: skip
 
 
 def test_responses_without_a_reward_do_not_count():
@@ -404,6 +405,14 @@ def test_the_snr_rate_scales_the_schedule_and_is_logged(testbed):
     assert Memory(snr=RunningSnr(signal=3.0, noise=1.0)).snr_factor == 0.75
     assert Memory(snr=RunningSnr(signal=-3.0, noise=1.0)).snr_factor == 0
     assert Memory().snr_factor == 1
+
+
+def test_what_a_checkpoint_remembers_is_restored_or_refused():
+    memory = Memory(measured=3, factor=0.5, snr=RunningSnr(signal=3.0, noise=1.0))
+    assert Memory.restored(asdict(memory)) == memory
+    for stored in ({"measured": 3}, asdict(memory) | {"energies": [1.0, 2.0]}):
+        with pytest.raises(ValueError, match="checkpoint must be one of this version"):
+            Memory.restored(stored)
 
 
 def critical_rate(testbed, prompts, size):
@@ -549,7 +558,7 @@ def test_the_function_is_what_the_package_exports():
     package = importlib.import_module("rlvr_lib.trl")
     for file in Path(package.__file__).parent.glob("[!_]*.py"):
         importlib.import_module(f"rlvr_lib.trl.{file.stem}")
-        assert file.stem not in package.EXPORTS
+        assert file.stem not in package.__all__
     assert package.watch is watch
     assert callable(watch)
 

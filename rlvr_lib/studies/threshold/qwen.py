@@ -122,10 +122,10 @@ class Line:
         return float(np.minimum(promised, steps[1:]).max())
 
 
-def testbeds(model: str, count: int) -> list[QwenTestbed]:
-    """Warm starts of the seeds 0 to count - 1 in float64; a loaded model is a sample of one."""
+def testbeds(model: str, count: int, first: int = 0) -> list[QwenTestbed]:
+    """``count`` warm starts, of the seeds from ``first`` on, in float64; a loaded model is a sample of one."""
     if model == "tiny":
-        return checkpoints(range(count), dtype=torch.float64)
+        return checkpoints(range(first, first + count), dtype=torch.float64)
     return [QwenTestbed(model=model, dtype=torch.float64)]
 
 

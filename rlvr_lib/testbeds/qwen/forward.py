@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from rlvr_lib.arguments import require
 from rlvr_lib.testbeds.group_tasks import END, EQUALS, FILLER, PAD, GroupTask
@@ -40,29 +39,22 @@ def tiny_model(vocabulary: int, seed: int, family: str = "qwen3") -> PreTrainedM
     Symbol 0 pads, symbol 1 ends a response. Initial weights depend on the seed only.
     """
     require(family in FAMILIES, "family", family, f"one of {', '.join(FAMILIES)}")
-    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config_class, model_class = (
-        (Qwen3Config, Qwen3ForCausalLM) if family == "qwen3" else (Qwen2Config, Qwen2ForCausalLM)
-    )
-    config = config_class(
-        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=MOST_POSITIONS,
+    config = AutoConfig.for_model(
+        family, vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=MOST_POSITIONS,
         pad_token_id=0, bos_token_id=None, eos_token_id=1, **({"head_dim": 16} if family == "qwen3" else {}),
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model_class(config).eval()
+        return AutoModelForCausalLM.from_config(config).eval()
 
 
 def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer of a local checkpoint folder, without the network, or of a name on the hub.
 
-    Reads safetensors only and never runs code that comes with a checkpoint.
-
-    Raises:
-        ValueError: neither a folder with a model nor a name, files that are missing or cannot be fetched, or a model
-            other than Qwen2 and Qwen3 with full attention.
+    Reads safetensors only, never runs code that comes with a checkpoint, and refuses other models with a ValueError.
     """
     local = name != "" and Path(name).is_dir()
     require(local or HUB_NAME.fullmatch(name) is not None, "model", name, "a folder, or a name on the hub")
@@ -74,7 +66,7 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     require(config.model_type in FAMILIES, "model", config.model_type, f"of type {' or '.join(FAMILIES)}")
     full = set(config.layer_types) == {"full_attention"} and config.hidden_act == "silu"
     require(full, "model", f"{config.layer_types}, {config.hidden_act}", "with full attention and silu")
-    with _reading(name), quiet():
+    with _reading(name):
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **where)
         return model.eval(), AutoTokenizer.from_pretrained(name, **where)
 
@@ -82,7 +74,8 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
     try:
-        yield
+        with quiet():
+            yield
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"model must be a readable checkpoint or a reachable name, got {name!r}: {reason}") from None
@@ -92,11 +85,8 @@ def task_vocabulary(
     tokenizer: PreTrainedTokenizerBase, task: GroupTask, emitted: Sequence[int]
 ) -> Int[torch.Tensor, " S"]:
     """The model's token for every symbol; symbols that are never used become the end."""
-    used = {FILLER, EQUALS, *task.answers, *emitted} - {END, PAD}
-    tokens = {END: tokenizer.eos_token_id}
-    if PAD in emitted:
-        tokens[PAD] = tokenizer.pad_token_id
-    for symbol in sorted(used):
+    tokens = {END: tokenizer.eos_token_id} | ({PAD: tokenizer.pad_token_id} if PAD in emitted else {})
+    for symbol in sorted({FILLER, EQUALS, *task.answers, *emitted} - {END, PAD}):
         text = task.symbols[symbol]
         encoded = tokenizer.encode(text, add_special_tokens=False)
         single = len(encoded) == 1 and encoded[0] != tokenizer.unk_token_id
@@ -121,14 +111,12 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def untapped(name: str, inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    """The tap that changes nothing and records nothing."""
+def _untapped(name: str, inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     return outputs
 
 
-@dataclass(frozen=True, eq=False)
 class PlainQwen:
-    """The forward of a model, its parameters left out: methods take these by name, as ``p``.
+    """The forward of a Qwen2 or Qwen3, its parameters left out: methods take these by name, as ``p``.
 
     Attributes:
         layers, heads, kv_heads, head_dim, epsilon: from the model's configuration.
@@ -138,32 +126,18 @@ class PlainQwen:
         column: [C], place of every symbol in the alphabet, -1 for those that are not in it.
     """
 
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    epsilon: float
-    cos: Float[torch.Tensor, "positions head_dim"]
-    sin: Float[torch.Tensor, "positions head_dim"]
-    vocabulary: Int[torch.Tensor, " S"] | None
-    alphabet: Int[torch.Tensor, " A"]
-    column: Int[torch.Tensor, " C"]
-
-    @classmethod
-    def of(
-        cls, model: PreTrainedModel, vocabulary: Int[torch.Tensor, " S"] | None, emitted: Sequence[int]
-    ) -> PlainQwen:
-        """The forward of a Qwen2 or Qwen3 model that emits some symbols."""
-        alphabet = torch.tensor(emitted)
-        column = torch.full((max(emitted) + 1,), -1).scatter(0, alphabet, torch.arange(len(alphabet)))
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: Int[torch.Tensor, " S"] | None, emitted: Sequence[int]
+    ) -> None:
         config = model.config
+        self.layers, self.epsilon = config.num_hidden_layers, config.rms_norm_eps
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         positions = torch.arange(min(MOST_POSITIONS, config.max_position_embeddings))
-        cos, sin = model.model.rotary_emb(torch.zeros(1), positions[None])
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return cls(
-            config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads, head_dim,
-            config.rms_norm_eps, cos[0], sin[0], vocabulary, alphabet, column,
-        )  # fmt: skip
+        self.cos, self.sin = (table[0] for table in model.model.rotary_emb(torch.zeros(1), positions[None]))
+        self.vocabulary, self.alphabet = vocabulary, torch.tensor(emitted)
+        self.column = torch.full((max(emitted) + 1,), -1)
+        self.column[self.alphabet] = torch.arange(len(emitted))
 
     def branch_log_probs(self, p: Parameters, forest: Forest) -> Float[torch.Tensor, "M A"]:
         """Log-probability of each symbol of the alphabet after each branch of a forest."""
@@ -171,7 +145,7 @@ class PlainQwen:
         return self.read(p, hidden[forest.branch_rows])
 
     def row_log_probs(
-        self, p: Parameters, prompts: Int[torch.Tensor, "B P"], tokens: Int[torch.Tensor, "B T"], tap: Tap = untapped
+        self, p: Parameters, prompts: Int[torch.Tensor, "B P"], tokens: Int[torch.Tensor, "B T"], tap: Tap = _untapped
     ) -> Float[torch.Tensor, "B T"]:
         """Log-probability of each token of B responses, row by row: nothing is shared between rows."""
         rows = torch.cat([prompts, tokens[:, :-1]], 1)
@@ -180,7 +154,13 @@ class PlainQwen:
         emitting = hidden.view(*rows.shape, -1)[:, prompts.shape[1] - 1 :]
         return self.read(p, emitting, tap).gather(-1, self.column[tokens].clamp(min=0)[..., None])[..., 0]
 
-    def read(self, p: Parameters, hidden: Float[torch.Tensor, "... h"], tap: Tap = untapped) -> torch.Tensor:
+    def response_log_probs(
+        self, p: Parameters, prompts, tokens, mask: Bool[torch.Tensor, "B T"], tap: Tap = _untapped
+    ) -> Float[torch.Tensor, " B"]:
+        """Log-probability of whole responses, likewise."""
+        return torch.where(mask, self.row_log_probs(p, prompts, tokens, tap), 0.0).sum(-1)
+
+    def read(self, p: Parameters, hidden: Float[torch.Tensor, "... h"], tap: Tap = _untapped) -> torch.Tensor:
         """Log-probabilities [..., A] over the alphabet from final hidden states."""
         name = HEAD if HEAD in p else EMBEDDING
         logits = tap(name, hidden, F.linear(hidden, self._symbol_rows(p, name)))
@@ -193,50 +173,41 @@ class PlainQwen:
         positions: Int[torch.Tensor, " N"],
         attend: Attention,
         past: Cache | None = None,
-        tap: Tap = untapped,
+        tap: Tap = _untapped,
     ) -> tuple[Float[torch.Tensor, "N h"], Cache]:
-        """Final hidden states of N tokens, and the keys and values of all tokens so far.
+        """Final hidden states of N symbols at their positions, and the keys and values of all tokens so far.
 
         Args:
-            p: the model's parameters by name, of any float type.
-            tokens: symbols.
-            positions: place of each token in its sequence.
             attend: which tokens attend to which, the ``past`` counted first.
             past: keys and values of earlier tokens, a pair for every layer.
             tap: called with parameter name, input and output of every product with a parameter; its answer is used
                 in place of the output.
         """
         x = tap(EMBEDDING, tokens, F.embedding(tokens, self._symbol_rows(p, EMBEDDING)))
-        rotary = self.cos[positions].to(x.dtype)[:, None], self.sin[positions].to(x.dtype)[:, None]
+        cos, sin = (table[positions].to(x.dtype)[:, None] for table in (self.cos, self.sin))
         cache = []
         for layer in range(self.layers):
             name = f"model.layers.{layer}."
+            own = name + "self_attn."
             normed = self._norm(p, name + "input_layernorm", x, tap)
-            q, k, v = self._queries_keys_values(p, name + "self_attn.", normed, rotary, tap)
+            q, k, v = (
+                self._linear(p, f"{own}{part}_proj", normed, tap).view(len(x), -1, self.head_dim) for part in "qkv"
+            )
+            if own + "q_norm.weight" in p:
+                q, k = self._norm(p, own + "q_norm", q, tap), self._norm(p, own + "k_norm", k, tap)
+            joined = torch.cat([q, k], 1)
+            first, second = joined.chunk(2, -1)
+            q, k = (joined * cos + torch.cat([-second, first], -1) * sin).split([self.heads, self.kv_heads], 1)
             if past is not None:
                 k, v = torch.cat([past[layer][0], k]), torch.cat([past[layer][1], v])
             cache.append((k, v))
-            mixed = attend(q.reshape(len(x), self.kv_heads, -1, self.head_dim), k, v).reshape(len(x), -1)
-            x = x + self._linear(p, name + "self_attn.o_proj", mixed, tap)
+            q = (q * self.head_dim**-0.5).unflatten(1, (self.kv_heads, -1))
+            x = x + self._linear(p, own + "o_proj", attend(q, k, v).flatten(1), tap)
             normed = self._norm(p, name + "post_attention_layernorm", x, tap)
             gate = F.silu(self._linear(p, name + "mlp.gate_proj", normed, tap))
             up = self._linear(p, name + "mlp.up_proj", normed, tap)
             x = x + self._linear(p, name + "mlp.down_proj", gate * up, tap)
         return self._norm(p, "model.norm", x, tap), cache
-
-    def _queries_keys_values(self, p, name, x, rotary, tap):
-        """Rotated queries [N, heads, head_dim], already scaled, and keys, values [N, kv_heads, head_dim]."""
-        q, k, v = (
-            self._linear(p, name + part, x, tap).view(len(x), -1, self.head_dim)
-            for part in ("q_proj", "k_proj", "v_proj")
-        )
-        if name + "q_norm.weight" in p:
-            q, k = self._norm(p, name + "q_norm", q, tap), self._norm(p, name + "k_norm", k, tap)
-        cos, sin = rotary
-        joined = torch.cat([q, k], 1)
-        first, second = joined.chunk(2, -1)
-        q, k = (joined * cos + torch.cat([-second, first], -1) * sin).split([self.heads, self.kv_heads], 1)
-        return q * self.head_dim**-0.5, k, v
 
     def _norm(self, p, name, x, tap):
         normed = x * ((x * x).mean(-1, keepdim=True) + self.epsilon).rsqrt()

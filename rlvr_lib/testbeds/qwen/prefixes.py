@@ -1,8 +1,7 @@
 """Forests of prefixes: each distinct prefix of the responses to some prompts once, and attention along them.
 
-Responses to one prompt share most of their prefixes, and a causal model computes the same for a shared prefix. A
-forest lists, for every token, the tokens it attends to; prompts are its trunks, responses its branches. Sampling
-grows a forest level by level, training evaluates the branches of a rollout, the oracle those of all responses.
+A causal model computes the same for a prefix that responses share. Prompts are the trunks of a forest, responses its
+branches: sampling grows one level by level, training evaluates the branches of a rollout, the oracle all of them.
 
 An ``Attention`` is softmax(q k') v: it maps queries [N, groups, heads a group, size], and keys and values
 [M, groups, size] that the heads of a group share, to [N, groups, heads a group, size]. By lists it suits many branches
@@ -12,6 +11,7 @@ and cached keys, by blocks whole prefixes.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -19,13 +19,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 
-LARGEST_BLOCK = 128
-"""Tokens of a prompt and its branches beyond which a list for each token is cheaper than all pairs."""
-
+LARGEST_BLOCK = 128  # tokens of a prompt and its branches; beyond, a list for each token is cheaper than all pairs
+VECTORIZED = 16  # torch's softmax over fewer entries is about ten times slower
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-VECTORIZED = 16
-"""Torch's softmax over fewer entries is about ten times slower."""
 
 
 def list_attention(visible: Int[torch.Tensor, "N W"]) -> Attention:
@@ -78,65 +74,45 @@ def row_attention(rows: int, width: int) -> Attention:
 
 
 class Forest:
-    """The tokens of Q prompts of P tokens each, then levels of branches.
-
-    Branches are numbered 0 to Q - 1 (the prompts as a whole), then in the order in which they were grown.
+    """The tokens of Q prompts of P tokens each, then levels of branches, numbered by their place in their level.
 
     Attributes:
-        tokens: [N], the symbol of every token.
-        positions: [N], its place in its sequence.
+        tokens, positions: [N], symbol of every token and its place in its sequence.
         visible: one [n, width] array a level, the tokens that each token attends to, itself included; -1 for none.
+        branch_rows: [M], the token that ends each branch, the prompts themselves first.
     """
 
     def __init__(self, prompts: Int[torch.Tensor, "Q P"]):
-        count, width = prompts.shape
-        trunk = torch.arange(count * width).view(count, 1, width).expand(-1, width, -1)
-        causal = torch.arange(width) <= torch.arange(width)[:, None]
-        self.tokens = prompts.flatten()
-        self.positions = torch.arange(width).repeat(count)
-        self.visible = [torch.where(causal, trunk, -1).reshape(-1, width)]
-        self._path = trunk[:, 0]
-        self._trunk = [torch.arange(count).repeat_interleave(width)]
-        self._level_trunk = torch.arange(count)
-        self._trunk_ends = trunk[:, 0, -1]
-        self._level_start = 0
+        count, self.width = prompts.shape
+        self._path = torch.arange(prompts.numel()).view(count, self.width)
+        causal = torch.arange(self.width) <= torch.arange(self.width)[:, None]
+        self.tokens, self.positions = prompts.flatten(), torch.arange(self.width).repeat(count)
+        self.visible = [torch.where(causal, self._path[:, None], -1).flatten(0, 1)]
+        self.branch_rows = self._path[:, -1]
 
-    def grow(self, parent: Int[torch.Tensor, " n"], token: Int[torch.Tensor, " n"]) -> Int[torch.Tensor, " n"]:
-        """Append a level of n tokens to branches of the last level; returns the numbers of the n new branches."""
-        row, above = torch.arange(len(token)) + len(self.tokens), parent - self._level_start
-        self._path = torch.cat([self._path[above], row[:, None]], 1)
-        self._level_trunk = self._level_trunk[above]
-        self._trunk.append(self._level_trunk)
-        branch = row - self.trunk_tokens + len(self._trunk_ends)
-        self._level_start = int(branch[0])
+    def grow(self, parent: Int[torch.Tensor, " n"], token: Int[torch.Tensor, " n"]) -> None:
+        """Append a level of n tokens to branches of the last level."""
+        row = torch.arange(len(self.tokens), len(self.tokens) + len(token))
+        self._path = torch.cat([self._path[parent], row[:, None]], 1)
         self.tokens = torch.cat([self.tokens, token])
         self.positions = torch.cat([self.positions, torch.full_like(token, self._path.shape[1] - 1)])
+        self.branch_rows = torch.cat([self.branch_rows, row])
         self.visible.append(self._path)
-        return branch
-
-    @property
-    def trunk_tokens(self) -> int:
-        """QP, tokens of all prompts."""
-        return len(self.visible[0])
-
-    @property
-    def branch_rows(self) -> Int[torch.Tensor, " M"]:
-        """The token that ends each branch, in the order of their numbers."""
-        return torch.cat([self._trunk_ends, torch.arange(self.trunk_tokens, len(self.tokens))])
 
     def attention(self) -> Attention:
         """Attention of every token to its own prefix: in one block a prompt where these are small, else by lists."""
-        width = self.visible[-1].shape[1]
-        visible = torch.cat([F.pad(level, (0, width - level.shape[1]), value=-1) for level in self.visible])
-        trunk = torch.cat(self._trunk)
-        size = int(trunk.bincount().max())
+        longest = self.visible[-1].shape[1]
+        visible = torch.cat([F.pad(level, (0, longest - level.shape[1]), value=-1) for level in self.visible])
+        trunk = visible[:, 0] // self.width
+        sizes = trunk.bincount()
+        size = int(sizes.max())
         if size > LARGEST_BLOCK:
             return list_attention(visible)
         by_trunk = torch.sort(trunk, stable=True)
         inside = torch.arange(len(trunk)) - torch.searchsorted(by_trunk.values, by_trunk.values)
         slot = torch.empty_like(inside).index_copy(0, by_trunk.indices, inside)
         place = trunk * size + slot
-        members = torch.zeros(len(self._trunk_ends) * size, dtype=torch.int64)
+        members = torch.zeros(len(sizes) * size, dtype=torch.int64)
         members[place] = torch.arange(len(trunk))
         # A column more for the absent tokens; members that only fill a block attend to all of it.
         seen = torch.ones(len(members), size + 1, dtype=torch.bool)
@@ -150,25 +126,27 @@ def shared_prefixes(
     prompts: Int[torch.Tensor, "Q P"], tokens: Int[torch.Tensor, "B T"], mask: Bool[torch.Tensor, "B T"]
 ) -> tuple[Forest, Int[torch.Tensor, "B T"]]:
     """The forest of B = QG responses, group after group, and for each of their tokens the branch that emits it."""
-    forest, symbols = Forest(prompts), int(tokens.max()) + 1
+    forest, symbols, first = Forest(prompts), int(tokens.max()) + 1, 0
     branch = torch.arange(len(prompts)).repeat_interleave(len(tokens) // len(prompts))
     emits = [branch]
     for step in range(1, tokens.shape[1]):
         going_on = mask[:, step]
         if going_on.any():
+            first = len(forest.branch_rows)
             code = branch[going_on] * symbols + tokens[going_on, step - 1]
             distinct, which = torch.unique(code, return_inverse=True)
-            branch = branch.index_put((going_on,), forest.grow(distinct // symbols, distinct % symbols)[which])
-        emits.append(branch)
+            forest.grow(distinct // symbols, distinct % symbols)
+            branch = torch.zeros_like(branch).index_put((going_on,), which)
+        emits.append(first + branch)
     return forest, torch.stack(emits, 1)
 
 
 def all_prefixes(prompt: Int[torch.Tensor, " P"], continuations: Int[torch.Tensor, " a"], depth: int) -> Forest:
     """The forest of one prompt and all sequences of fewer than ``depth`` continuations; children are neighbours."""
     forest = Forest(prompt[None])
-    branch = torch.zeros(1, dtype=torch.int64)
-    for _ in range(depth - 1):
-        branch = forest.grow(branch.repeat_interleave(len(continuations)), continuations.repeat(len(branch)))
+    for level in range(depth - 1):
+        parents = torch.arange(len(continuations) ** level)
+        forest.grow(parents.repeat_interleave(len(continuations)), continuations.repeat(len(parents)))
     return forest
 
 
@@ -184,13 +162,11 @@ def all_responses(alphabet: tuple[int, ...], depth: int) -> tuple[Int[torch.Tens
 @functools.lru_cache(maxsize=8)
 def _all_responses(alphabet: tuple[int, ...], depth: int) -> tuple[np.ndarray, np.ndarray]:
     """In NumPy: tensors made, and kept, while ``torch.func`` differentiates would belong to that derivative."""
-    end, going_on = alphabet[0], np.array(alphabet[1:])
-    prefixes, tokens, length = np.zeros((1, 0), dtype=np.int64), [], []
-    for level in range(depth):
-        ended = np.pad(prefixes, ((0, 0), (0, 1)), constant_values=end)
-        tokens.append(np.pad(ended, ((0, 0), (0, depth - level - 1))))
-        length.append(np.full(len(prefixes), level + 1))
-        children = np.tile(going_on, len(prefixes))[:, None]
-        prefixes = np.concatenate([prefixes.repeat(len(going_on), 0), children], 1)
-    length.append(np.full(len(prefixes), depth))
-    return np.concatenate([*tokens, prefixes]), np.concatenate(length)
+    tokens, length = [], []
+    for level in range(depth + 1):
+        bodies = np.array(list(itertools.product(alphabet[1:], repeat=level)), dtype=np.int64)
+        rows = np.pad(bodies, ((0, 0), (0, depth - level)))
+        rows[:, level : level + 1] = alphabet[0]
+        tokens.append(rows)
+        length.append(np.full(len(rows), min(level + 1, depth)))
+    return np.concatenate(tokens), np.concatenate(length)

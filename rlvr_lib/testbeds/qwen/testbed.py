@@ -22,15 +22,7 @@ from rlvr_lib.responses import Responses
 from rlvr_lib.testbeds.group_tasks import END, PAD, Task, builtin_task
 from rlvr_lib.testbeds.grpo import flat, one_thread
 from rlvr_lib.testbeds.policy import Rollout
-from rlvr_lib.testbeds.qwen.forward import (
-    Parameters,
-    PlainQwen,
-    load_model,
-    quiet,
-    task_vocabulary,
-    tiny_model,
-    untapped,
-)
+from rlvr_lib.testbeds.qwen.forward import Parameters, PlainQwen, load_model, quiet, task_vocabulary, tiny_model
 from rlvr_lib.testbeds.qwen.prefixes import Forest, all_prefixes, all_responses, list_attention, shared_prefixes
 from rlvr_lib.testbeds.qwen.warm_start import WarmStart, warm_started
 from rlvr_lib.testbeds.scores import Recorder, per_sample_scores
@@ -40,7 +32,7 @@ MOST_SCORE_BYTES = 4 * 2**30
 
 
 class QwenTestbed:
-    """A Qwen2 or Qwen3 that answers a task: a testbed that the GRPO loop can train.
+    """A Qwen2 or Qwen3 that answers a task; a ``TrainableTestbed``.
 
     Flat vectors (scores, gradients, directions) have one entry for each trainable number, in the order of
     ``named_parameters()`` of the ``transformers`` model, row-major; a tied embedding counts once. Prompts of more than
@@ -69,18 +61,18 @@ class QwenTestbed:
     ):
         self.task = builtin_task("word") if task is None else task
         require(alphabet in ("answers", "vocabulary"), "alphabet", alphabet, "answers or vocabulary")
-        everything = (END, *(symbol for symbol in range(len(self.task.symbols)) if symbol != END))
+        symbols = len(self.task.symbols)
+        everything = (END, *(symbol for symbol in range(symbols) if symbol != END))
         emitted = self.task.answers if alphabet == "answers" else everything
         if model == "tiny":
-            seed = warm_start.seed if warm_start else 0
-            self.model = tiny_model(len(self.task.symbols), seed, family)
+            self.model = tiny_model(symbols, warm_start.seed if warm_start else 0, family)
             self.tokenizer = self.task.tokenizer()
-            self.plain = PlainQwen.of(self.model, None, emitted)
+            self.plain = PlainQwen(self.model, None, emitted)
             if warm_start:
                 warm_started(self.model, self.plain, self.task, warm_start, progress)
         else:
             self.model, self.tokenizer = load_model(model)
-            self.plain = PlainQwen.of(self.model, task_vocabulary(self.tokenizer, self.task, emitted), emitted)
+            self.plain = PlainQwen(self.model, task_vocabulary(self.tokenizer, self.task, emitted), emitted)
         self.model.to(dtype)
         self.named = dict(self.model.named_parameters())
 
@@ -130,10 +122,10 @@ class QwenTestbed:
         tokens, mask = torch.full((rows, steps), PAD), torch.zeros(rows, steps, dtype=torch.bool)
         forest, going_on = Forest(self.task.prompt_tokens(prompts)), torch.ones(rows, dtype=torch.bool)
         hidden, cache = self.plain.states(p, forest.tokens, forest.positions, list_attention(forest.visible[0]))
-        hidden, first = hidden[forest.branch_rows], 0
+        hidden = hidden[forest.branch_rows]
         branch = torch.arange(len(prompts)).repeat_interleave(group_size)
         for step in range(steps):
-            cumulative = self.plain.read(p, hidden).double().exp().cumsum(-1)[branch - first]
+            cumulative = self.plain.read(p, hidden).double().exp().cumsum(-1)[branch]
             threshold = torch.rand(rows, 1, generator=generator, dtype=torch.float64) * cumulative[:, -1:]
             token = self.plain.alphabet[(cumulative < threshold).sum(-1)]
             tokens[:, step], mask[:, step] = torch.where(going_on, token, PAD), going_on
@@ -141,9 +133,9 @@ class QwenTestbed:
             if not going_on.any():
                 break
             distinct, which = torch.unique(branch[going_on] * symbols + token[going_on], return_inverse=True)
-            new = forest.grow(distinct // symbols, distinct % symbols)
-            first, branch = int(new[0]), torch.full_like(branch, int(new[0])).index_put((going_on,), new[which])
-            level = slice(-len(new), None)
+            forest.grow(distinct // symbols, distinct % symbols)
+            branch = torch.zeros_like(branch).index_put((going_on,), which)
+            level = slice(-len(distinct), None)
             hidden, cache = self.plain.states(
                 p, forest.tokens[level], forest.positions[level], list_attention(forest.visible[-1]), cache
             )
@@ -168,27 +160,25 @@ class QwenTestbed:
 
     def squared_norms(self, rollout: Rollout) -> Float[torch.Tensor, " B"]:
         """|s|^2 of every response of a rollout, without the scores."""
-        p = {name: value.detach() for name, value in self.named.items()}
-        recorder = Recorder()
-        log_prob = self._log_prob(p, self._prompt_rows(rollout), rollout.tokens, rollout.mask, recorder)
-        return recorder.squared_norms(log_prob, p)
+        p, recorder = {name: value.detach() for name, value in self.named.items()}, Recorder()
+        rows = self._prompt_rows(rollout), rollout.tokens, rollout.mask
+        return recorder.squared_norms(self.plain.response_log_probs(p, *rows, recorder), p)
 
     def _prompt_rows(self, rollout: Rollout) -> Int[torch.Tensor, "B P"]:
         return self.task.prompt_tokens(rollout.prompts).repeat_interleave(rollout.reward.shape[1], 0)
 
-    def _log_prob(self, p: Parameters, prompts, tokens, mask, tap=untapped) -> Float[torch.Tensor, " B"]:
-        """Log-probabilities of whole responses."""
-        return torch.where(mask, self.plain.row_log_probs(p, prompts, tokens, tap), 0.0).sum(-1)
+    def _scores(self, p: Parameters, *rows: torch.Tensor) -> Float[torch.Tensor, "n d"]:
+        def log_prob(p, *row):
+            return self.plain.response_log_probs(p, *(x[None] for x in row))[0]
 
-    def _scores(self, p: Parameters, prompts, tokens, mask) -> Float[torch.Tensor, "n d"]:
-        def one(p, prompt, tokens, mask):
-            return self._log_prob(p, prompt[None], tokens[None], mask[None])[0]
-
-        return per_sample_scores(one, p, prompts, tokens, mask)
+        return per_sample_scores(log_prob, p, *rows)
 
     def responses(self, prompt: int) -> tuple[Int[torch.Tensor, "n T"], Int[torch.Tensor, " n"]]:
         """All n responses to a prompt and their lengths: by the place of their end, those without an end last."""
-        return all_responses(tuple(self.plain.alphabet.tolist()), self._depth(prompt))
+        depth, ways = self.task.response_limit(prompt), len(self.plain.alphabet) - 1
+        prefixes = sum(ways**level for level in range(depth))
+        require(prefixes <= MOST_PREFIXES, "prompt", f"{prefixes} prefixes", f"one of at most {MOST_PREFIXES}")
+        return all_responses(tuple(self.plain.alphabet.tolist()), depth)
 
     def success(self, prompt: int, parameters: Parameters) -> Float[torch.Tensor, ""]:
         """Success rate J of a prompt as a differentiable function of the parameters, over all responses."""
@@ -200,25 +190,18 @@ class QwenTestbed:
         log_probs, correct = self._judged(prompt, parameters)
         return log_probs[correct].logsumexp(0) - log_probs[~correct].logsumexp(0)
 
-    def _judged(
-        self, prompt: int, parameters: Parameters
-    ) -> tuple[Float[torch.Tensor, " n"], Bool[torch.Tensor, " n"]]:
-        """Log-probability of every response, and whether it is correct."""
+    def _judged(self, prompt: int, p: Parameters) -> tuple[Float[torch.Tensor, " n"], Bool[torch.Tensor, " n"]]:
+        """Log-probability of every response, in the order of ``responses``, and whether it is correct."""
         tokens, length = self.responses(prompt)
-        return self._all_log_probs(prompt, parameters), self.task.reward([prompt], tokens[None], length[None])[0]
-
-    def _all_log_probs(self, prompt: int, p: Parameters) -> Float[torch.Tensor, " n"]:
-        """Log-probabilities of all responses, in the order of ``responses``."""
-        depth = self._depth(prompt)
-        forest = all_prefixes(self.task.prompt_tokens([prompt])[0], self.plain.alphabet[1:], depth)
+        forest = all_prefixes(self.task.prompt_tokens([prompt])[0], self.plain.alphabet[1:], tokens.shape[1])
         log_probs = self.plain.branch_log_probs(p, forest)
         path, ended, start = log_probs.new_zeros(1), [], 0
-        for _ in range(depth):
+        for _ in range(tokens.shape[1]):
             level = log_probs[start : start + len(path)]
             start += len(path)
             ended.append(path + level[:, 0])
             path = (path[:, None] + level[:, 1:]).flatten()
-        return torch.cat([*ended, path])
+        return torch.cat([*ended, path]), self.task.reward([prompt], tokens[None], length[None])[0]
 
     def exact(self, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
         """Success rate J and its gradient [d] at a prompt, over all responses; each prefix is evaluated once."""
@@ -230,7 +213,7 @@ class QwenTestbed:
 
     @one_thread()
     def _with_gradient(self, function, prompt: int) -> tuple[float, Float[np.ndarray, " d"]]:
-        p = self._leaves()
+        p = self._in_float64(True)
         value = function(prompt, p)
         return float(value.detach()), flat(torch.autograd.grad(value, list(p.values()))).numpy()
 
@@ -238,7 +221,7 @@ class QwenTestbed:
     def along(self, prompt: int, direction: ArrayLike, of: str = "success") -> tuple[float, float, float]:
         """Success or ``log_odds``, and its first and second derivative along a direction [d], over all responses."""
         require(of in ("success", "log_odds"), "of", of, "success or log_odds")
-        towards, p = self.unflatten("direction", direction).values(), self._leaves()
+        towards, p = self.unflatten("direction", direction).values(), self._in_float64(True)
         value = getattr(self, of)(prompt, p)
         gradient = torch.autograd.grad(value, list(p.values()), create_graph=True)
         slope = sum(((g * w).sum() for g, w in zip(gradient, towards, strict=True)), torch.zeros(()))
@@ -262,7 +245,7 @@ class QwenTestbed:
         self._require_space("prompt", prompt, len(tokens))
         p = self._in_float64()
         with torch.no_grad():
-            prob = self._all_log_probs(prompt, p).exp()
+            prob = self._judged(prompt, p)[0].exp()
         return self._scored(p, prompt, tokens, length, prob.numpy())
 
     @one_thread()
@@ -280,21 +263,12 @@ class QwenTestbed:
         reward = self.task.reward([prompt], tokens[None], length[None])[0]
         return Responses(reward.numpy(), score.numpy(), prob, length.numpy())
 
-    def _depth(self, prompt: int) -> int:
-        depth, ways = self.task.response_limit(prompt), len(self.plain.alphabet) - 1
-        prefixes = sum(ways**level for level in range(depth))
-        require(prefixes <= MOST_PREFIXES, "prompt", f"{prefixes} prefixes", f"one of at most {MOST_PREFIXES}")
-        return depth
-
     def _require_space(self, name: str, value: int, rows: int) -> None:
         size = 8 * rows * sum(parameter.numel() for parameter in self.parameters())
         require(size <= MOST_SCORE_BYTES, name, value, f"such that scores take at most {MOST_SCORE_BYTES} bytes")
 
-    def _in_float64(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach().double() for name, value in self.named.items()}
-
-    def _leaves(self) -> dict[str, torch.Tensor]:
-        return {name: value.requires_grad_() for name, value in self._in_float64().items()}
+    def _in_float64(self, differentiable: bool = False) -> dict[str, torch.Tensor]:
+        return {name: value.detach().double().requires_grad_(differentiable) for name, value in self.named.items()}
 
     def unflatten(self, name: str, vector: ArrayLike) -> dict[str, torch.Tensor]:
         """A flat vector as float64 tensors in the shapes of the parameters."""
@@ -307,10 +281,7 @@ class QwenTestbed:
 def checkpoints(seeds: Sequence[int], warm_start: WarmStart = WarmStart(), **options) -> list[QwenTestbed]:  # noqa: B008
     """Tiny models that share nothing but their settings: from each seed other initial weights and other traces.
 
-    Args:
-        seeds: of the warm starts, all different; each is cached by itself.
-        warm_start: its other settings.
-        options: of ``QwenTestbed``.
+    The seeds are those of the warm starts, all different, each cached by itself; the options are ``QwenTestbed``'s.
     """
     require(len(set(seeds)) == len(seeds), "seeds", seeds, "all different")
     require(options.get("model", "tiny") == "tiny", "model", options.get("model"), "tiny: a loaded one has no seed")

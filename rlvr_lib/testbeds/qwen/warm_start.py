@@ -7,9 +7,9 @@ the first step on it stays at chance.) Trained parameters are cached under a has
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,11 +58,6 @@ class WarmStart:
         positive("learning_rate", self.learning_rate)
         positive("largest_gradient", self.largest_gradient)
 
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        left = self.clean_steps + self.noisy_steps - step
-        return self.learning_rate * min(1.0, (step + 1) / self.ramp, left / self.decay)
-
 
 def supervise(model: PreTrainedModel, plain: PlainQwen, task: Task, settings: WarmStart, progress: bool) -> None:
     """Train a model in place on the task's demonstrations: mean negative log-probability of a token, by AdamW."""
@@ -77,7 +72,8 @@ def supervise(model: PreTrainedModel, plain: PlainQwen, task: Task, settings: Wa
         optimizer.zero_grad()
         (-plain.row_log_probs(p, task.prompt_tokens(prompts), tokens)[mask].mean()).backward()
         torch.nn.utils.clip_grad_norm_(p.values(), settings.largest_gradient)
-        optimizer.param_groups[0]["lr"] = settings.rate(step)
+        share = min(1.0, (step + 1) / settings.ramp, (steps - step) / settings.decay)
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * share
         optimizer.step()
 
 
@@ -92,15 +88,16 @@ def warm_started(
     key = cache_key(model, plain, task, settings)
     path = cache_folder() / f"warm-start-{key[:24]}.safetensors"
     parameters = dict(model.named_parameters())
-    stored = _cached(path, key)
-    if stored is None:
-        with one_thread():
-            supervise(model, plain, task, settings, progress)
-        save_tensors(path, parameters, {"key": key})
-        return
-    with torch.no_grad():
-        for name, value in parameters.items():
-            value.copy_(stored[name])
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        stored, info = load_tensors(path)
+        if info.get("key") == key:
+            with torch.no_grad():
+                for name, value in parameters.items():
+                    value.copy_(stored[name])
+            return
+    with one_thread():
+        supervise(model, plain, task, settings, progress)
+    save_tensors(path, parameters, {"key": key})
 
 
 def cache_key(model: PreTrainedModel, plain: PlainQwen, task: Task, settings: WarmStart) -> str:
@@ -108,26 +105,13 @@ def cache_key(model: PreTrainedModel, plain: PlainQwen, task: Task, settings: Wa
     import transformers
 
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task) if field.name != "group"}
+    sources = (prefixes.__file__, forward.__file__, group_tasks.__file__, __file__)
     described = {
         "model": model.config.to_diff_dict(),
         "alphabet": plain.alphabet.tolist(),
         "task": {"kind": type(task).__name__, **fields, "table": task.table.tolist()},
         "settings": dataclasses.asdict(settings),
         "versions": [torch.__version__, transformers.__version__],
-        "sources": [sha256(Path(module.__file__ or "").read_bytes()) for module in (prefixes, forward, group_tasks)],
-        "training": sha256(Path(__file__).read_bytes()),
+        "sources": [sha256(Path(file or "").read_bytes()) for file in sources],
     }
     return sha256(json.dumps(described, sort_keys=True, default=str).encode())
-
-
-def _plain_fields(task: Task) -> dict[str, object]:
-    return {field.name: getattr(task, field.name) for field in dataclasses.fields(task) if field.name != "group"}
-
-
-def _cached(path: Path, key: str) -> Mapping[str, torch.Tensor] | None:
-    """The parameters stored for a key; None where there are none, or not these, or not whole."""
-    try:
-        tensors, info = load_tensors(path)
-    except (FileNotFoundError, ValueError):
-        return None
-    return tensors if info.get("key") == key else None

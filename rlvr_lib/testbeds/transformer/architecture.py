@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 
 from rlvr_lib.arguments import integer, positive, real_array, require
-from rlvr_lib.testbeds.transformer.problems import PerPrompt, WordProblems, log_odds, success_probability
+from rlvr_lib.testbeds.transformer.problems import PerPrompt, WordProblems, running_laws, success_probability
 from rlvr_lib.theory.groups import FiniteGroup
 
 LARGEST_SPREAD = 700.0
@@ -122,7 +122,10 @@ class AttentionPolicy:
 
     def log_odds(self, theta: Theta, problems: WordProblems) -> PerPrompt:
         """Log-odds of the success of every prompt, likewise; infinite where all responses are correct or all wrong."""
-        return log_odds(self.step_law(theta, problems), problems)
+        last = running_laws(self.step_law(theta, problems), problems)[1]
+        target = problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :]
+        # Failure is summed over the wrong products, so nothing rounds to 1.
+        return last.gather(-2, target)[..., 0, :].log() - last.scatter(-2, target, 0.0).sum(-2).log()
 
 
 @functools.cache

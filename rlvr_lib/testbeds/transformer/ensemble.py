@@ -107,9 +107,7 @@ def train(
         require(batch.horizons == horizons, "problems", batch.horizons, f"of horizons {horizons} at every iteration")
         shape = tuple(batch.element.shape)
         require(shape[-1] == policy.names, "problems", f"{shape[-1]} names", f"over {policy.names} names")
-        require(
-            shape[:-2] in ((), (runs,)), "problems", f"run axes {shape[:-2]}", f"without a run axis, or with {runs}"
-        )
+        require(shape[:-2] in ((), (runs,)), "problems", f"run axes {shape[:-2]}", f"those of no run, or of {runs}")
         theta.requires_grad_(True)
         read, attention = policy.attend(theta, batch.step_name, batch.values)
         law = policy.head(read)

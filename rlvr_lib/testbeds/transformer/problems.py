@@ -214,13 +214,6 @@ def success_probability(law: Laws, problems: WordProblems) -> PerPrompt:
     return last.gather(-2, problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :])[..., 0, :]
 
 
-def log_odds(law: Laws, problems: WordProblems) -> PerPrompt:
-    """Log-odds that the last product is right; failure is summed over the wrong ones, so nothing rounds to 1."""
-    last = running_laws(law, problems)[1]
-    target = problems.target.expand(last.shape[:-2] + last.shape[-1:])[..., None, :]
-    return last.gather(-2, target)[..., 0, :].log() - last.scatter(-2, target, 0.0).sum(-2).log()
-
-
 def success_and_sensitivity(law: Laws, problems: WordProblems) -> tuple[PerPrompt, Laws]:
     """Success probability and its derivative by the law, in about half the time of differentiating the former."""
     before, last = running_laws(law, problems)

@@ -7,7 +7,7 @@ import torch
 from qwen_policies import scrambled
 
 from rlvr_lib.testbeds.group_tasks import END, FIRST, PAD
-from rlvr_lib.testbeds.qwen.prefixes import Forest, all_responses, shared_prefixes
+from rlvr_lib.testbeds.qwen.prefixes import Forest, all_responses, list_attention, shared_prefixes
 
 
 @pytest.mark.parametrize("prompts", [(300, 7, 300), tuple(range(40, 44))])
@@ -27,20 +27,18 @@ def test_shared_prefixes_change_nothing(prompts):
 
 def test_cached_keys_and_both_attentions_agree(short):
     """One forest three ways: level by level with cached keys, at once by lists, at once in blocks."""
-    from rlvr_lib.testbeds.qwen.prefixes import list_attention
-
     forest = Forest(short.task.prompt_tokens([3, 30]))
     generator = torch.Generator().manual_seed(0)
     hidden, cache = short.plain.states(short.named, forest.tokens, forest.positions, list_attention(forest.visible[0]))
     levels, parents = [hidden], torch.tensor([0, 0, 1])
     for _ in range(3):
-        new = forest.grow(parents, torch.randint(16, (len(parents),), generator=generator))
-        rows = slice(-len(new), None)
+        forest.grow(parents, torch.randint(16, (len(parents),), generator=generator))
+        rows = slice(-len(parents), None)
         hidden, cache = short.plain.states(
             short.named, forest.tokens[rows], forest.positions[rows], list_attention(forest.visible[-1]), cache
         )
         levels.append(hidden)
-        parents = new.repeat_interleave(2)
+        parents = torch.arange(len(parents)).repeat_interleave(2)
     widest = forest.visible[-1].shape[1]
     visible = torch.cat([torch.nn.functional.pad(v, (0, widest - v.shape[1]), value=-1) for v in forest.visible])
     at_once, _ = short.plain.states(short.named, forest.tokens, forest.positions, list_attention(visible))

@@ -51,7 +51,7 @@ def test_large_trees_are_refused(warm):
 def hessian_products(testbed, prompt, weights, vector):
     """sum_i c_i H_i v for each row c of the weights, by differentiating sum_i c_i s_i along v, and <s_i, v>."""
     p = {name: value.detach().clone().requires_grad_() for name, value in testbed.named.items()}
-    log_probs = testbed._all_log_probs(prompt, p)
+    log_probs, _ = testbed._judged(prompt, p)
     products = []
     for weight in weights:
         gradient = torch.autograd.grad(log_probs @ torch.tensor(weight), p.values(), create_graph=True)

@@ -129,7 +129,7 @@ def test_cache_key_depends_on_everything(monkeypatch):
 
     def key(model=model, task=task, settings=TINY, alphabet=None):
         alphabet = task.answers if alphabet is None else alphabet
-        return cache_key(model, PlainQwen.of(model, None, alphabet), task, settings)
+        return cache_key(model, PlainQwen(model, None, alphabet), task, settings)
 
     others = [
         key(model=tiny_model(16, 0, "qwen2")),
