@@ -9,7 +9,7 @@ from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
 import rlvr_lib
-from rlvr_lib.claims import folded_verdict, papers
+from rlvr_lib.claims import SIGNS, folded_verdict, papers
 from rlvr_lib.files import sha256
 from rlvr_lib.reproduction.provenance import read_stamp
 from rlvr_lib.reproduction.results import finished_results
@@ -42,7 +42,7 @@ def number(value):
 
 def prediction(claim):
     """The predicted number, with its relation to the measured one."""
-    return {"equal to": "", "at least": "≥ ", "at most": "≤ "}[claim.relation] + number(claim.predicted)
+    return SIGNS[claim.relation] + number(claim.predicted)
 
 
 class Published(SphinxDirective):
@@ -189,10 +189,10 @@ class Summary(Published):
         of = {profile: [claim for claim in claims if claim.profile == profile] for profile in profiles}
 
         def row(name, count):
-            return name, *(count(of[profile]) for profile in profiles)
+            return name, *(str(count(of[profile])) for profile in profiles)
 
         def number_of(test):
-            return lambda chosen: str(sum(map(test, chosen)))
+            return lambda chosen: sum(map(test, chosen))
 
         rows = [row(f"our outcome: {name}", number_of(lambda c, name=name: c.outcome == name)) for name in OUTCOMES]
         rows += [
@@ -200,11 +200,9 @@ class Summary(Published):
             for verdict, title in VERDICTS.items()
         ]
         rows += [
-            row("sabotages rejected", lambda chosen: str(sum(s.rejected for c in chosen for s in c.sabotages))),
-            row("sabotages accepted", lambda chosen: str(sum(len(c.accepted_sabotages) for c in chosen))),
-            row(
-                "training claims without an error rate", number_of(lambda c: c.kind == "training" and not c.false_alarm)
-            ),
+            row("sabotages rejected", lambda chosen: sum(s.rejected for c in chosen for s in c.sabotages)),
+            row("sabotages accepted", lambda chosen: sum(len(c.accepted_sabotages) for c in chosen)),
+            row("training claims without a rate", number_of(lambda c: c.kind == "training" and not c.false_alarm)),
         ]
         judged = [claim for claim in claims if claim.judged]
         rates = {kind: sum(c.false_alarm for c in judged if c.kind == kind) for kind in ("statistical", "training")}

@@ -740,7 +740,7 @@ def transformer_slope_error(shuffled=False, away=0.0):
 # As in the chapter: warm starts of the seeds 0, 1, ..., for each of them the first random prompts whose success returns within ten units along the gap, and exact success.
 
 # %% tags=["remove-cell"]
-qwens = qwen_study.testbeds(qwen_model, qwen_checkpoints, qwen_first)
+qwens = qwen_study.warm_starts(qwen_model, qwen_checkpoints, qwen_first)
 drawn = qwen_study.lines(qwens, qwen_pairs, seed)
 stages = qwen_study.stages([row[:qwen_prompts] for row in drawn])
 starts = [line for stage in stages.values() for line in stage]

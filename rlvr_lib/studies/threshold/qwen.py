@@ -111,18 +111,20 @@ class Line:
     def guaranteed(self, constant: float = 2.0, largest: bool = True) -> float:
         """The longest step promised by the largest (or the least) curvature up to its end.
 
-        Curvatures are second differences of log J on the grid; with them Taylor's theorem is exact at its points. A
-        step may end anywhere before a point up to which it is promised.
+        Curvatures are that of the start and second differences of log J on the grid; with these Taylor's theorem is
+        exact at its points. A step may end anywhere before a point up to which it is promised.
         """
         steps, height = self.grid
         h, slope = steps[1], (1 - self.start.success) * self.alignment
-        bend = np.array([2 * (h * slope - height[1] + height[0]) / h**2, *-np.diff(height, 2) / h**2])
-        curvature, promised = (np.maximum if largest else np.minimum).accumulate(bend), np.full(len(bend), np.inf)
+        first = 2 * (h * slope - height[1] + height[0]) / h**2
+        bend = np.array([self.start.curvature, first, *-np.diff(height, 2) / h**2])
+        curvature = (np.maximum if largest else np.minimum).accumulate(bend)[1:]
+        promised = np.full(len(curvature), np.inf)
         np.divide(constant * slope, curvature, out=promised, where=curvature > 0)
         return float(np.minimum(promised, steps[1:]).max())
 
 
-def testbeds(model: str, count: int, first: int = 0) -> list[QwenTestbed]:
+def warm_starts(model: str, count: int, first: int = 0) -> list[QwenTestbed]:
     """``count`` warm starts, of the seeds from ``first`` on, in float64; a loaded model is a sample of one."""
     if model == "tiny":
         return checkpoints(range(first, first + count), dtype=torch.float64)
