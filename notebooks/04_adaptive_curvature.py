@@ -2859,7 +2859,7 @@ figures.show(
 # | There are three phases, and in the last one lost orthogonality limits further gains (abstract). | **Limited**: the gain also ends with orthogonality intact, so its loss is not needed. Whether the phases appear on the Qwen is undecided (`4-transformer-advantage-falls`; illustration `4-qwen-phases`). |
 # | The experiments use AdamW, the theory plain gradient ascent (section 4). | Ours are plain ascent too, but for one illustration (`4-qwen-adam`). |
 #
-# Its curves for a language model of more than a billion parameters are not tested here, because that needs a GPU: `rlvr train --model Qwen/Qwen2.5-Math-1.5B --task gsm8k --engine trl --steps 500 --out runs/normalised`, once with each setting of the estimator.
+# Its curves for a language model of more than a billion parameters are not tested here, because that needs a GPU: `rlvr train --model Qwen/Qwen2.5-Math-1.5B --task gsm8k --engine trl --steps 500 --out runs/normalised`, once with each value of `--scale_rewards`.
 #
 # ## 4.9 Should I set `scale_rewards`?
 #

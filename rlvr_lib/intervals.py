@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import beta, binom, binomtest
+from scipy.stats import binom, binomtest
 
 from rlvr_lib.arguments import integer, open_unit, probability_law, real_array, require, whole_numbers
 
@@ -37,12 +37,15 @@ def share_lower_bound(successes: int, trials: int, false_alarm: float = FALSE_AL
     return share_interval(successes, trials, false_alarm, "greater")[0]
 
 
-def least_detectable_share(trials: int, against: float = 0.5, false_alarm: float = FALSE_ALARM) -> float:
-    """The smallest share of successes whose ``share_lower_bound`` exceeds ``against``; 1 where none does."""
+def least_count(trials: int, against: float = 0.5, false_alarm: float = FALSE_ALARM) -> int:
+    """The fewest successes that the exact one-sided test rejects ``against`` for; ``trials`` + 1 where none does."""
     trials, against = integer("trials", trials, low=1), float(open_unit("against", against))
-    successes = np.arange(1, trials + 1)
-    found = beta.ppf(float(open_unit("false_alarm", false_alarm)), successes, trials - successes + 1) > against
-    return float(successes[found].min(initial=trials) / trials)
+    return int(binom.isf(float(open_unit("false_alarm", false_alarm)), trials, against)) + 1
+
+
+def least_detectable_share(trials: int, against: float = 0.5, false_alarm: float = FALSE_ALARM) -> float:
+    """The smallest share of successes that the test of ``least_count`` rejects ``against`` for; 1 where none does."""
+    return min(1.0, least_count(trials, against, false_alarm) / trials)
 
 
 def quantile_interval(

@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from rlvr_lib.intervals import (
     frequency_p_value,
+    least_count,
     least_detectable_share,
     least_significant_total,
     quantile_interval,
@@ -123,3 +124,13 @@ def test_a_wrong_bound_would_be_caught():
 def test_bad_input_is_named(call, named):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+@pytest.mark.parametrize(
+    ("trials", "against", "rate"), [(24, 0.5, 1e-4), (64, 0.75, 1e-4), (200, 0.5, 1e-6), (3, 0.5, 1e-3)]
+)
+def test_the_least_count_is_where_the_exact_test_begins_to_reject(trials, against, rate):
+    least = least_count(trials, against, rate)
+    law = [math.comb(trials, k) * against**k * (1 - against) ** (trials - k) for k in range(trials + 1)]
+    assert math.fsum(law[least:]) <= rate < math.fsum(law[least - 1 :])
+    assert least <= trials or share_lower_bound(trials, trials, rate) <= against

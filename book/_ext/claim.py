@@ -27,6 +27,16 @@ def published(root):
     }
 
 
+def found(use, claims):
+    """The claim, the field and the format that a use of the role names."""
+    name, _, rest = use.partition(":")
+    field, _, spec = rest.partition(":")
+    id, _, profile = name.partition("@")
+    if (id, profile or "book") not in claims:
+        raise ValueError(f"no published claim {name!r}")
+    return claims[id, profile or "book"][0], field or "measured", spec
+
+
 def printed(claim, field, spec):
     """A field of a claim in a format; refuses what a reader could not read."""
     value = getattr(claim, field, None)
@@ -37,19 +47,14 @@ def printed(claim, field, spec):
 
 class ClaimRole(SphinxRole):
     def run(self):
-        name, _, rest = self.text.partition(":")
-        field, _, spec = rest.partition(":")
-        id, _, profile = name.partition("@")
         claims = published(Path(self.env.srcdir))
         try:
-            claim, file = claims[id, profile or "book"]
-            text = printed(claim, field or "measured", spec)
-        except KeyError:
-            raise ExtensionError(f"{self.env.docname}: no published claim {name!r}") from None
+            claim, field, spec = found(self.text, claims)
+            text = printed(claim, field, spec)
         except ValueError as error:
             raise ExtensionError(f"{self.env.docname}: {error}") from None
-        self.env.note_dependency(str(file))
-        row = nodes.reference("", text, internal=True, refuri="", classes=["rlvr-number"], refid=f"claim-{id}")
+        self.env.note_dependency(str(claims[claim.id, claim.profile][1]))
+        row = nodes.reference("", text, internal=True, refuri="", classes=["rlvr-number"], refid=f"claim-{claim.id}")
         return [row], []
 
 

@@ -51,7 +51,7 @@
     const said = make("p", { "aria-live": "polite", style: "margin:.4em 0 0" });
     const note = make("p", { style: "margin:.4em 0 0" },
       "Counting reward: the count of one token must lie in a window that grows as √T. The others: every token must be " +
-      "right. Plain SGD on one parameter, or on one a token (own parameters): compare slopes only, and copy no rate.");
+      "right. Plain gradient steps on one shared parameter, or on one for each token (own parameters): compare slopes, and copy no rate.");
     figure.replaceChildren(lengthRow, successRow, make("label", {}, "estimator ", estimator), plot, said, note);
     Object.assign(figure.style, { border: "1px solid #8888", borderRadius: "6px", padding: "10px", maxWidth: "704px" });
     figure.setAttribute("role", "group");

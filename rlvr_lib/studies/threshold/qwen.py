@@ -177,13 +177,19 @@ def stages(drawn: Sequence[Sequence[Line]]) -> dict[str, list[Line]]:
     }
 
 
-def exact_run(line: Line, multiple: float, estimator: Estimator, steps: int) -> Float[np.ndarray, " n"]:
-    """Log-odds before and after each exact update at a fixed rate, the first a multiple of the measured step."""
+def exact_run(
+    line: Line, multiple: float, estimator: Estimator, steps: int, group_size: int | None = None
+) -> Float[np.ndarray, " n"]:
+    """Log-odds before and after each exact update at a fixed rate, the first a multiple of the measured step.
+
+    ``group_size`` is that of GRPO, large groups when not given; REINFORCE has none.
+    """
+    size = group_size if estimator == "grpo" else None
     testbed, (odds, gap) = line.testbed, line.testbed.log_odds_and_gap(line.prompt)
-    rate = multiple * line.measured / (np.linalg.norm(gap) * estimator_gain(expit(odds), estimator))
+    rate = multiple * line.measured / (np.linalg.norm(gap) * estimator_gain(expit(odds), estimator, size))
     path = [odds]
     for left in range(integer("steps", steps, low=1), 0, -1):
-        speed = rate * estimator_gain(expit(odds), estimator)
+        speed = rate * estimator_gain(expit(odds), estimator, size)
         if odds < GONE and speed * (gap @ gap) * left < LITTLE:
             return np.array(path + [odds] * left)
         testbed = testbed.at(testbed.theta + speed * gap)
@@ -209,10 +215,11 @@ def ends(paths: Float[np.ndarray, "... n"]) -> Ends:
 
 
 def matched_runs(
-    drawn: Sequence[Sequence[Line]], multiple: float, estimator: Estimator, steps: int
+    drawn: Sequence[Sequence[Line]], multiple: float, estimator: Estimator, steps: int, group_size: int | None = None
 ) -> Float[np.ndarray, "checkpoints prompts n"]:
     """``exact_run`` from every line of every checkpoint."""
-    return np.array([[exact_run(line, multiple, estimator, steps) for line in row] for row in drawn])
+    runs = [[exact_run(line, multiple, estimator, steps, group_size) for line in row] for row in drawn]
+    return np.array(runs)
 
 
 class SampledBoundary(NamedTuple):
