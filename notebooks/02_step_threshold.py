@@ -1160,5 +1160,5 @@ for a in (0.9, 1.1):
 # ````{solution-end}
 # ````
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "nbval-ignore-output"]
 ledger.publish(table=False)

@@ -81,4 +81,6 @@ def test_the_installed_command_lists_claims(installed, tmp_path, make_project):
     assert "got neither" in refused.stderr
     project = make_project(tmp_path)
     run(installed / "rlvr", "reproduce", "01_stub", "--out", "made", cwd=project)
-    assert "[1-none-stub, none, book]" in run(installed / "rlvr", "claims", "--out", "made", cwd=project).stdout
+    assert (
+        "[1-none-stub, none, book, chapter]" in run(installed / "rlvr", "claims", "--out", "made", cwd=project).stdout
+    )

@@ -1037,5 +1037,5 @@ def qwen_slope_error(shuffled=False, away=0.0):
     return max(errors)
 
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "nbval-ignore-output"]
 ledger.publish(table=False)
