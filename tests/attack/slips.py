@@ -104,9 +104,11 @@ def apply(mutant: Mutant, root: Path) -> None:
 
 
 def sample(root: Path, each: int = EACH) -> list[Mutant]:
-    """A seeded sample, the same number from each module."""
+    """A seeded sample, the same number from each module, one of each kind that it has among them."""
     drawn = []
     for module, path in modules(root).items():
         found = mutants(module, path)
-        drawn += random.Random(f"{SEED} {module}").sample(found, min(each, len(found)))
+        random.Random(f"{SEED} {module}").shuffle(found)
+        first = {mutant.kind: mutant for mutant in reversed(found)}
+        drawn += list(dict.fromkeys([*first.values(), *found]))[:each]
     return drawn
