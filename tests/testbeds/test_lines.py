@@ -8,26 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from line_families import ESTIMATORS, FAMILIES, LENGTHS, LEVELS, exponent
 
 from rlvr_lib import gap_alignment, success_rate
 from rlvr_lib.testbeds.bandit import SoftmaxBandit, token_bandit
 from rlvr_lib.testbeds.lines import CountWindow, Ridge, Sawtooth, TokenChain, exact_critical_rate
-
-LENGTHS = np.array([16, 64, 256, 1024])
-LEVELS = np.array([0.1, 0.5, 0.9, 0.99])[:, None]
-ESTIMATORS = [("reinforce", None), ("grpo", None), ("grpo", LENGTHS)]
-
-
-FAMILIES = {
-    "aggregate": CountWindow(LENGTHS, np.array([0.25, 0.5, 0.75, 1.0])[:, None] * np.sqrt(LENGTHS)),
-    "shared": TokenChain.with_peak(LENGTHS, LEVELS),
-    "fixed token error": TokenChain.with_token_error(LENGTHS, np.array([1e-6, 1e-5, 1e-4, 1e-3])[:, None]),
-    "unshared": TokenChain.with_peak(LENGTHS, LEVELS, shared=False),
-}
-
-
-def exponent(length, value):
-    return np.polyfit(np.log(length), np.log(value), 1)[0]
 
 
 @pytest.mark.parametrize(
