@@ -42,6 +42,8 @@ def printed(claim, field, spec):
     value = getattr(claim, field, None)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"claim {claim.id} has no number or word {field!r}")
+    if spec.endswith("%") and not 0 <= value <= 1:
+        raise ValueError(f"claim {claim.id} has {field} {value}, which is no share to print in percent")
     return format(value, spec or (DEFAULT if isinstance(value, float) else ""))
 
 

@@ -31,7 +31,13 @@ def test_there_are_numbers_in_prose():
 
 @pytest.mark.parametrize(
     "use",
-    ["2-no-such-claim", "2-qwen-ridge-constant@none", "2-qwen-ridge-constant:sabotages", "2-qwen-ridge-constant:x"],
+    [
+        "2-no-such-claim",
+        "2-qwen-ridge-constant@none",
+        "2-qwen-ridge-constant:sabotages",
+        "2-qwen-ridge-constant:x",
+        "2-qwen-local-form-is-no-guarantee:measured:.0%",
+    ],
 )
 def test_what_is_not_there_is_refused(use):
     with pytest.raises(ValueError, match="2-"):
