@@ -60,6 +60,7 @@ if "google.colab" in sys.modules:  # Colab has none of this installed
 
 # %% tags=["remove-cell"]
 import json
+from functools import cache
 
 import numpy as np
 from IPython.display import display
@@ -141,7 +142,7 @@ figures.show(
 #
 # - **For one step the law is exact next to a maximum, as it must be, and a rough guess elsewhere.** Towards a maximum on the way the measured step over the predicted one tends to one ({claim}`2-qwen-ridge-constant:measured:.4f`, the farthest of {claim}`2-qwen-ridge-constant:n` prompts of the Qwen). From {claim}`2-qwen-local-form-is-no-guarantee:measured:.0f` of {claim}`2-qwen-local-form-is-no-guarantee:n` starts a step shorter than the predicted one lowers success.
 # - **Longer responses do not always need smaller rates.** The exponent of the length in the critical learning rate is $-1$ for a reward that counts. Where every token is needed it is $0$ at the same success, $-1$ (REINFORCE) or $-\frac12$ (GRPO) at the same token error, and $+1$ if no parameters are shared (section 2.4).
-# - **A first step below the threshold is no insurance for a run.** On the Qwen many exact runs that start at half of the measured step crash later. GRPO in large groups, whose steps shrink more slowly, crashed in {claim}`2-qwen-matched-first-step:measured:.0f` more of them than REINFORCE on {claim}`2-qwen-matched-first-step:n` checkpoints, too few for a verdict on this page (section 2.8).
+# - **A first step below the threshold is no insurance for a run.** On the Qwen many exact runs whose first step is a quarter or a half of the measured one crash later. GRPO in large groups, whose steps shrink more slowly, crashed in {claim}`2-qwen-matched-first-step:measured:.0f` more of them than REINFORCE on {claim}`2-qwen-matched-first-step:n` checkpoints, too few for a verdict on this page (section 2.8).
 #
 # To set a rate today, skip to [what to do](what-to-do).
 # Four words keep one meaning in this chapter:
@@ -296,22 +297,25 @@ figures.show(
 # No tolerance is natural for a fit; 1/2 is halfway from no power to 1 - J.
 @ledger.claim(
     "2-transformer-step-does-not-shrink-with-failure",
-    headline="As success approaches one, the transformer's predicted step falls at most as the failure rate to the power {measured:.2f}; in proportion to it would be the power one.",
-    statement="exponent of 1 - J in the predicted step, largest of three "
-    "kinds of attention, J from .9 to .9999",
+    headline="As success approaches one, the transformer's predicted step hardly changes: as the failure rate to the power {measured:.2f}, where a proportion would have one.",
+    statement="exponent of 1 - J in the predicted step, the farthest from none of three kinds of attention, J from .9 to .9999",
     testbed="transformer",
     kind="numerical",
-    at_most=0.5,
-    within=1e-6,
+    equals=0.0,
+    within=0.5,
     n=transformer_prompts,
     unit="prompts of each kind",
     paper=("P1.failure-rate", "limited"),
-    sabotages={"curvature taken as constant": {"constant": True}},
+    sabotages={
+        "curvature taken as constant": {"constant": "curvature"},
+        "slope without its factor 1 - J": {"constant": "slope"},
+    },
 )
-def largest_exponent(constant=False):
+def farthest_exponent(constant=None):
     power, sizes = transformer_study.exponents_of_failure, transformer_prompts
     kinds = transformer_study.KINDS
-    return max(power(kind, sizes, seed, constant)[1] for kind in kinds)
+    found = [power(kind, sizes, seed, constant)[1] for kind in kinds]
+    return max(found, key=abs)
 
 
 # %% [markdown]
@@ -594,9 +598,15 @@ figures.show(
 # ```
 # ````
 
+
 # %% tags=["remove-input"]
-size = (diagram_rates, diagram_steps, seed)
-diagram = bandit_study.phase_diagram(diagram_seeds, *size)
+@cache
+def phases(kind="grpo", half_width=None):
+    sizes = (diagram_seeds, diagram_rates, diagram_steps, seed)
+    return bandit_study.phase_diagram(*sizes, kind, half_width)
+
+
+diagram = phases()
 edge = np.median(diagram.boundary[2])  # of 256 tokens
 
 # %% tags=["hide-input"]
@@ -732,11 +742,7 @@ figures.show(
     sabotages={"a window of two at every length": {"half_width": 2.0}},
 )
 def seeds_near_minus_one(half_width=None):
-    kinds = ("dr_grpo", "grpo")
-    runs = [
-        bandit_study.phase_diagram(diagram_seeds, *size, kind, half_width)
-        for kind in kinds
-    ]
+    runs = [phases(kind, half_width) for kind in ("dr_grpo", "grpo")]
     return min((np.abs(run.exponents + 1) <= 0.15).sum() for run in runs)
 
 
@@ -819,7 +825,7 @@ def usable_seeds(multiple=0.5):
 #
 # ## 2.8 On a Qwen: predicted, guaranteed, crashed
 #
-# **The predicted step is too short on most starts and too long on some, so it guarantees nothing; and GRPO that starts well below the measured one crashes later all the same.**
+# **The predicted step is too short on most starts and too long on some, so it guarantees nothing; and runs that start well below the measured one often crash later all the same.**
 # The Qwen of chapter {doc}`1 </notebooks/01_gap_alignment>` is small, tens of thousands of parameters, and its success is exact, over all responses that the task allows.
 # We take several of it, warm-started from different seeds, because one network would be one sample, and prompts whose success returns within ten units along the gap; others have no step to measure.
 
@@ -856,7 +862,7 @@ figures.show(
 @ledger.claim(
     "2-qwen-local-form-is-no-guarantee",
     headline="From {measured:.0f} of {n} {unit}, a step below the predicted one lowers the Qwen's success.",
-    statement="starts whose predicted step is longer than the measured one: at the warm start and at success .8 and .95 of the same prompts",
+    statement="starts whose predicted step is longer than the measured one, and where log J does curve as predicted over the first hundredth of it: at the warm start and at success .8 and .95 of the same prompts",
     testbed="qwen",
     kind="numerical",
     at_least=1.0,
@@ -864,11 +870,12 @@ figures.show(
     n=len(starts),
     unit="starts, three for each prompt",
     sabotages={
-        "guaranteed for predicted": {"promise": qwen_study.Line.guaranteed}
+        "guaranteed for predicted": {"guaranteed": True},
+        "half of the curvature": {"share": 0.5},
     },
 )
-def promises_too_much(promise=qwen_study.Line.predicted):
-    return sum(promise(line) > 1.001 * line.measured for line in starts)
+def promises_too_much(share=1.0, guaranteed=False):
+    return sum(line.overpromises(share, guaranteed) for line in starts)
 
 
 # %% [markdown]
@@ -1041,7 +1048,7 @@ def batches_lowered(shared=True):
 # ## 2.11 What to do
 #
 # 1. **Log the critical rate of the update that your optimizer makes.** The [measured trainer](../book/in_your_own_run) does so, Adam and batches included, on responses that the update did not use. By hand: `log_success_curvature(reward, slope, second)` along the unit direction of the update, with the first two derivatives of each response's log-probability, and `critical_step`. `critical_learning_rate` is for one prompt and plain gradients.
-# 2. **Log it many times at a small rate, stay well below, and log again as success rises.** It is a prediction of one step. Half of it was enough for sampled runs of the transformer, on at least {claim}`2-transformer-half-of-the-prediction-is-usable:measured:.0%` of the seeds; nothing on this page was tested with Adam beyond two runs, and on the Qwen no fraction of a rate measured once is known to be safe.
+# 2. **Log it many times at a small rate, stay well below, and log again as success rises.** It is a prediction of one step. Half of it was enough for sampled runs of the transformer, for {claim}`2-transformer-half-of-the-prediction-is-usable:measured:.0f` of {claim}`2-transformer-half-of-the-prediction-is-usable:n` seeds; nothing here was tested with Adam beyond two runs of the evidence, and on the Qwen no fraction of a rate measured once is known to be safe.
 # 3. **When responses grow longer, ask what the reward is like before you divide by the length.** A reward that counts wants it; one that needs every token does not while success stays the same, and does if longer answers only fail more often. Then look at noise, which grows with the length whatever the reward.
 # 4. **When you switch the estimator, multiply the rate by the old one's gain over the new one's**, and watch the run, because that holds at the present success only.
 # 5. **When training stalls, cut the rate tenfold on a copy.** Let a twin go on at the old rate and compare. A large rise says that the step was too long; a small one only that there was noise. If neither moves the run is locked in: a lower rate freed none here, and to go back to a checkpoint is our advice, not a result.

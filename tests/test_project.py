@@ -105,3 +105,11 @@ def test_no_file_names_a_machine_or_is_unfinished():
             text = re.sub(r'"image/png": "[^"]*"', "", path.read_text())
             assert not re.search(rf"\b({marks})\b", text), f"{name} is unfinished"
             assert not re.search(r"(?<![\w.])/(home|root|work)/[\w.-]", text) or name == "tests/test_project.py", name
+
+
+def test_the_example_of_the_readme_does_what_it_says():
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    *lines, last = example.strip().splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    assert eval(last.split("#")[0], names) > 0

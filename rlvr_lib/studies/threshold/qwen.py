@@ -81,6 +81,19 @@ class Line:
         curvature = (self.start.curvature or 0.0) if log else -self.start.second
         return float(critical_step(self.start.success, self.alignment, curvature)) if curvature > 0 else np.inf
 
+    def overpromises(self, share: float = 1.0, guaranteed: bool = False) -> bool:
+        """Whether a step below the predicted one, or below the guaranteed one, lowers success.
+
+        Only where log J does have ``share`` of the curvature, to a tenth, over the first hundredth of such a step: a
+        prediction from a wrong curvature proves nothing.
+        """
+        curvature, slope = share * (self.start.curvature or 0.0), self.start.slope / self.start.success
+        promised = self.guaranteed() if guaranteed else self.predicted() / share
+        short = np.array([0.0, min(promised, self.measured, LONGEST) / 100])
+        rise = np.diff(log_expit(self.testbed.odds_along(self.prompt, self.direction, short)))[0]
+        curves = 2 * (slope * short[1] - rise) / short[1] ** 2
+        return bool(promised > 1.001 * self.measured and np.isclose(curves, curvature, rtol=0.1))
+
     def parabola(self, steps: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """What J would be after these steps if log J had its slope and curvature at the start throughout."""
         J, curvature = self.start.success, self.start.curvature or 0.0

@@ -157,15 +157,17 @@ def exponents_of_length(
     return np.stack([both[0, :, ::-1], both[1]]) if exchanged else both
 
 
-def exponents_of_failure(kind: str, prompts: int, seed: int, constant: bool = False) -> Float[np.ndarray, " 2"]:
+def exponents_of_failure(kind: str, prompts: int, seed: int, constant: str | None = None) -> Float[np.ndarray, " 2"]:
     """Exponents in 1 - J, from 1e-4 to .1, of the curvature and of the predicted step: T = 8, medians over prompts.
 
-    ``constant`` takes the curvature for constant, at its value where J is smallest.
+    ``constant`` keeps the ``curvature``, or the factor 1 - J of the ``slope``, at its value where J is smallest.
     """
+    require(constant in (None, "curvature", "slope"), "constant", constant, "curvature, slope or None")
     failures = np.geomspace(1e-4, 0.1, 7)
     here = [starts(kind, 8, prompts, seed, 1 - failure).here for failure in failures]
-    curvature = np.array([(here[-1] if constant else place).curvature for place in here])
-    step = critical_step(1 - failures[:, None], np.array([place.gap for place in here]), curvature)
+    curvature = np.array([(here[-1] if constant == "curvature" else place).curvature for place in here])
+    success = 1 - (failures[-1:] if constant == "slope" else failures)
+    step = critical_step(success[:, None], np.array([place.gap for place in here]), curvature)
     return np.array([power_law(failures, np.median(row, 1)).exponent for row in (curvature, step)])
 
 

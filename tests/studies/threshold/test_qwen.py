@@ -74,6 +74,9 @@ def test_bandit_lines_agree_with_differences(seed):
         assert around[0] > 0 > around[1]
         assert line.guaranteed() <= 1.001 * line.measured
         assert line.guaranteed(largest=False) >= line.guaranteed()
+        assert line.overpromises() == (line.predicted() > 1.001 * line.measured)
+        assert not line.overpromises(guaranteed=True)
+        assert not line.overpromises(share=0.5)
     up = study.climbed(line, 0.9)
     assert up.start.success >= 0.9 or line.start.success < up.start.success
 

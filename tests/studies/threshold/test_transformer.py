@@ -89,9 +89,12 @@ def test_exponents_of_length_are_those_of_chains_and_not_of_other_ones():
 def test_curvature_falls_with_the_failure_rate_so_that_the_step_need_not(kind):
     curvature, step = study.exponents_of_failure(kind, 3, SEED)
     assert step < 0.5 < curvature
-    constant, shorter = study.exponents_of_failure(kind, 3, SEED, constant=True)
+    constant, shorter = study.exponents_of_failure(kind, 3, SEED, constant="curvature")
     assert abs(constant) < 1e-9
     assert shorter > 0.9
+    assert study.exponents_of_failure(kind, 3, SEED, constant="slope")[1] < -0.5
+    with pytest.raises(ValueError, match="^constant must be"):
+        study.exponents_of_failure(kind, 3, SEED, constant="step")
 
 
 def test_the_measured_step_is_the_first_return(crowded):
