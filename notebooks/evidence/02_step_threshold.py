@@ -509,7 +509,7 @@ on_seeds = partial(
 # Yes, for three starts; not to the last digit, because attention has more than one way to be wrong.
 
 
-# %%
+# %% tags=["hide-input"]
 def exponents(exchanged=False, swapped=False):
     sizes = transformer_prompts, seed
     return transformer_study.exponents_of_length(*sizes, exchanged, swapped)
@@ -545,7 +545,7 @@ def largest_deviation(exchanged=False, swapped=False):
 #
 # Not within a hundred predicted steps for own logits and a relative bias; with crowded names, where no logit moves alone, it does.
 
-# %%
+# %% tags=["hide-input"]
 lines = {
     kind: [
         transformer_study.starts(kind, T, transformer_prompts, seed)
@@ -580,7 +580,7 @@ def returning(kinds=KINDS[:2]):
 # Both, for crowded names and the training loop's own expected update. A guarantee has room in which a wrong gain could hide; next to a maximum there is none.
 
 
-# %%
+# %% tags=["hide-input"]
 def crowded(function, **options):
     pairs = zip(lines["crowded names"], measured["crowded names"], strict=True)
     return np.concatenate([function(*pair, **options) for pair in pairs])
@@ -600,7 +600,7 @@ for name, ratios in {
 # %% tags=["remove-input"]
 @on_prompts(
     "2-transformer-learning-rate-is-safe",
-    headline="The guaranteed rate is at most {measured:.2f} of the measured one.",
+    headline="With crowded names the guaranteed rate is at most {measured:.2f} of the measured one.",
     statement="crowded names, expected updates of REINFORCE and GRPO: guaranteed over measured rate (largest)",
     kind="numerical",
     at_most=1.0,
@@ -627,7 +627,7 @@ def farthest(ratios):
 # A thousandth before the maximum third derivatives still show, at most 1%.
 @on_prompts(
     "2-transformer-ridge-constant",
-    headline="Next to a maximum along the gap the measured step is {measured:.3f} of the predicted one.",
+    headline="Next to a maximum along the gap the transformer's measured step is {measured:.3f} of the predicted one, at worst.",
     statement="crowded names, a thousandth of the way before a maximum: measured over predicted step (farthest from one)",
     kind="numerical",
     equals=1.0,
@@ -644,7 +644,7 @@ def farthest_step(distance=1e-3, old_curvature=False):
 
 @on_prompts(
     "2-transformer-ridge-rate",
-    headline="Next to a maximum the predicted rate is {measured:.3f} of the measured one.",
+    headline="Next to a maximum the transformer's predicted rate is {measured:.3f} of the measured one, at worst.",
     statement="crowded names, expected updates of REINFORCE and GRPO there: predicted over measured rate (farthest from one)",
     kind="numerical",
     equals=1.0,
@@ -663,7 +663,7 @@ def farthest_rate(power=1.0, estimators=ESTIMATORS):
 # GRPO in groups of sixteen, eight prompts, chains of four and of thirty-two steps. A seed compares its own two training boundaries; where no rate of the grid fails the boundary counts as beyond all others.
 
 
-# %%
+# %% tags=["hide-input"]
 @cache
 def boundaries(kind, sampled):
     """Learning rates at 4 and at 32 steps, [2, seeds]."""

@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_lib.testbeds.bandit import SoftmaxBandit
-from rlvr_lib.theory.baseline import (
-    mean_of_others,
-)
+from rlvr_lib.theory.baseline import mean_of_others
 from rlvr_lib.theory.gap import policy_gradient
 from rlvr_lib.theory.signal import (
     RunningSnr,
@@ -22,8 +20,6 @@ from rlvr_lib.theory.signal import (
 )
 
 seeds = st.integers(0, 2**32 - 1)
-open_unit = st.floats(1e-6, 1 - 1e-6)
-ratios = st.floats(1e-3, 1e3)
 
 
 def bandit_responses(seed, arms=4, correct=2):
