@@ -14,12 +14,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 import rlvr_lib
@@ -135,7 +137,8 @@ def import_closure(source: str, root: Path) -> dict[str, str]:
 def inputs(notebook: nbformat.NotebookNode, root: Path) -> dict[str, str]:
     """Hashes of what a notebook's result depends on, besides its parameters: code, library, data, requirements.
 
-    A file of the library's folder ``data`` counts where the notebook or a module in its import closure names it.
+    A file of the library's folder ``data`` counts where the notebook or a module in its import closure names it, and of
+    ``papers.yml`` what the papers say that the notebook names.
     """
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     code = "\n\f".join(map(cell_code, cells))
@@ -144,12 +147,20 @@ def inputs(notebook: nbformat.NotebookNode, root: Path) -> dict[str, str]:
         "source": sha256(code.encode()),
         "requirements": sha256(pins.read_bytes()) if pins.is_file() else "none",
         **{
-            f"data/{path.name}": sha256(path.read_bytes())
+            f"data/{path.name}": sha256(_sentences(path, code) if path.name == "papers.yml" else path.read_bytes())
             for path in sorted((root / PACKAGE / "data").glob("*"))
             if any(path.name in source for source in (code, *library.values()))
         },
         **{module: sha256(source.encode()) for module, source in library.items()},
     }
+
+
+def _sentences(path: Path, code: str) -> bytes:
+    """The entries of ``papers.yml`` that belong to papers named in code, ``P1`` to ``P4``."""
+    named = set(re.findall(r"\bP\d\b", code))
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    said = {name: {k: v for k, v in part.items() if k.split(".")[0] in named} for name, part in data.items()}
+    return json.dumps(said, sort_keys=True).encode()
 
 
 def versions() -> dict[str, str]:

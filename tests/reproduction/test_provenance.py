@@ -209,6 +209,8 @@ def test_data_is_an_input_of_the_notebooks_that_name_it(project):
 def test_data_that_a_module_of_the_closure_reads_is_an_input(project):
     notebook, papers = read_source(project / "notebooks" / "01_stub.py"), project / "rlvr_lib" / "data" / "papers.yml"
     before = provenance.inputs(notebook, project)
+    papers.write_text(papers.read_text().replace("smooth difficulty", "rough difficulty"))
+    assert provenance.inputs(notebook, project) == before, "what a paper says that the notebook does not name"
     papers.write_text(papers.read_text().replace("sharp step-size", "blunt step-size"))
     changed = provenance.inputs(notebook, project)
     assert {name for name in changed if changed[name] != before[name]} == {"data/papers.yml"}
