@@ -26,7 +26,7 @@ from rlvr_lib.arguments import (
     require_shape,
     zero_or_one,
 )
-from rlvr_lib.responses import Responses, success_rate
+from rlvr_lib.responses import Responses, score_energies, success_rate
 
 # 5a, 5b: of one prompt
 
@@ -81,6 +81,13 @@ def optimal_baseline(r: Responses) -> float:
     energy = r.prob * r.energy
     require(energy.sum() > 0, "score", "zeros only", "non-zero for some response")
     return float(baseline_of_sums(energy @ r.reward, energy.sum()))
+
+
+def energy_ratio(r: Responses) -> float:
+    """e-/e+: mean squared score norm of wrong over that of correct responses, whose scores may not all be zero."""
+    correct, wrong = score_energies(r)
+    require(correct > 0, "score", "zero for every correct response", "non-zero for some correct response")
+    return wrong / correct
 
 
 def baseline_loss(success: ArrayLike, energy_ratio: ArrayLike, baseline: ArrayLike) -> Reals:

@@ -21,6 +21,7 @@ from rlvr_lib.theory.baseline import (
     LaggedBaseline,
     baseline_loss,
     critical_energy_ratio,
+    energy_ratio,
     gradient_variance,
     leave_one_out_baselines,
     leave_one_out_loss,
@@ -125,8 +126,10 @@ def test_optimal_baseline_minimises_and_the_excess_is_quadratic(seed, baseline):
 @given(seeds)
 def test_optimal_baseline_from_success_and_energy_ratio(seed):
     r = bandit_responses(seed)
-    J, (correct, wrong) = success_rate(r), score_energies(r)
-    assert optimal_baseline(r) == pytest.approx(J / (J + (1 - J) * wrong / correct), rel=1e-9)
+    J, x = success_rate(r), energies(r)[r.reward == 0] @ r.prob[r.reward == 0] / (1 - success_rate(r))
+    x /= energies(r)[r.reward == 1] @ r.prob[r.reward == 1] / J
+    assert energy_ratio(r) == pytest.approx(x, rel=1e-9)
+    assert optimal_baseline(r) == pytest.approx(J / (J + (1 - J) * x), rel=1e-9)
 
 
 @given(st.floats(-15, 15))
@@ -183,6 +186,31 @@ def test_mean_and_no_baseline_tie_at_the_critical_ratio(J):
     assert mean_baseline_loss(J, ratio) == pytest.approx(baseline_loss(J, ratio, 0.0), rel=1e-9)
     assert mean_baseline_loss(J, 1.01 * ratio) > baseline_loss(J, 1.01 * ratio, 0.0)
     assert mean_baseline_loss(J, 0.99 * ratio) < baseline_loss(J, 0.99 * ratio, 0.0)
+
+
+@given(open_unit, st.floats(1, 1e6))
+def test_the_better_of_two_has_at_most_the_second_moment_of_their_tie(J, ratio):
+    better = min(mean_baseline_loss(J, ratio), baseline_loss(J, ratio, 0.0))
+    assert better <= 2 / (2 - J) * (1 + 1e-9)
+    assert mean_baseline_loss(J, critical_energy_ratio(J)) == pytest.approx(2 / (2 - J), rel=1e-9)
+
+
+@pytest.mark.parametrize("drawn", ["independently", "without replacement"])
+def test_variance_of_a_batch_of_prompts_over_all_outcomes(drawn):
+    prompts = [bandit_responses(50 + k, arms=3, correct=1) for k in range(3)]
+    pairs = list(
+        itertools.product(range(3), repeat=2) if drawn == "independently" else itertools.permutations(range(3), 2)
+    )
+    total, square = 0.0, 0.0
+    for one, two in pairs:
+        first, second = Groups(prompts[one], 2), Groups(prompts[two], 2)
+        prob = np.outer(first.prob, second.prob) / len(pairs)
+        estimate = (first.terms(0.4).mean(1)[:, None] + second.terms(0.4).mean(1)[None]) / 2
+        total, square = total + np.einsum("ij,ijd->d", prob, estimate), square + (prob * (estimate**2).sum(-1)).sum()
+    gradients = np.array([policy_gradient(r) for r in prompts])
+    between = ((gradients - gradients.mean(0)) ** 2).sum(1).mean() * (1 if drawn == "independently" else 1 / 2)
+    within = np.mean([gradient_variance(r, 0.4, 2) for r in prompts])
+    assert square - total @ total == pytest.approx((between + within) / 2, rel=1e-9)
 
 
 @pytest.mark.parametrize("wrong", [1, 2, 7])
@@ -475,6 +503,8 @@ GROUP = np.ones((2, 2))
         (gradient_variance, (bandit_responses(0), 0.5, 0), "samples"),
         (gradient_variance, (bandit_responses(0), 0.5, 1.5), "samples"),
         (optimal_baseline, (Responses([1, 0], np.zeros((2, 2))),), "score"),
+        (energy_ratio, (Responses([1, 0], [[0.0], [1.0]]),), "score"),
+        (energy_ratio, (Responses([1, 1], [[1.0], [1.0]]),), "reward"),
         (baseline_loss, (1.0, 1.0, 0.5), "success"),
         (baseline_loss, (0.5, 0.0, 0.5), "energy_ratio"),
         (baseline_loss, (0.5, 1.0, np.inf), "baseline"),
