@@ -202,7 +202,7 @@ def train(
     name, schedule = METHODS[method]
     n, steps = np.arange(len(features))[:, None], drawn.chosen.shape[1]
     theta = np.zeros((*rates.shape, DIMENSION))
-    lagged, running, looks, factor, memory = LaggedBaseline(), RunningSnr(), [], 1.0, np.zeros(1)
+    lagged, running, looks, factor, memory = LaggedBaseline(), RunningSnr(), [], np.ones(1), np.zeros(1)
 
     def policy(of: Float[np.ndarray, "n p arms d"]) -> Float[np.ndarray, "n rates p arms"]:
         return softmax((theta[:, None] @ of.swapaxes(2, 3)).swapaxes(1, 2), axis=-1)
