@@ -778,7 +778,6 @@ figures.show(
     smallest_effect=least_count(len(qwens[qwen_study.WORD]), 0.5, level),
     n=len(qwens[qwen_study.WORD]),
     unit="checkpoints",
-    paper=("P3.snr-rate", "limited"),
     sabotages={
         "slope without curvature": {"curved": False},
         "at the top itself": {"multiple": 1.0},
