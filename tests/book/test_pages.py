@@ -178,16 +178,21 @@ def test_code_may_scroll(visit):
     assert too_wide(page, 400) == []
 
 
-def test_a_wide_table_becomes_cards_on_a_phone_and_a_wide_formula_shrinks(visit):
-    page = visit("notebooks/01_gap_alignment")
+def test_a_wide_table_becomes_cards_on_a_phone_and_back(visit):
+    page = visit("book/ledger")
     assert page.locator("table.rlvr-cards").count() == 0
     assert too_wide(page, 400) == []
-    cell = page.locator("table.rlvr-claims.rlvr-cards td").nth(1)
+    cell = page.locator("table.rlvr-ledger.rlvr-cards td").nth(1)
     assert cell.get_attribute("data-label") == "claim"
+    assert too_wide(page, 1300) == []
+    assert page.locator("table.rlvr-cards").count() == 0
+
+
+def test_a_wide_formula_shrinks_on_a_phone(visit):
+    page = visit("notebooks/01_gap_alignment")
+    assert too_wide(page, 400) == []
     scales = "[...document.querySelectorAll('mjx-container')].map(m => parseFloat(m.style.fontSize) / m.dataset.size)"
     assert 0.5 <= min(page.evaluate(scales)) < 0.95
-    assert too_wide(page, 1300) == []  # and back
-    assert page.locator("table.rlvr-cards").count() == 0
 
 
 def test_theorems_are_numbered_and_references_resolve(visit):
@@ -265,5 +270,8 @@ def test_figures_follow_the_theme_and_captions_and_tables_are_legible(chromium, 
         page.goto(f"{address}notebooks/01_gap_alignment.html")
         turned = page.locator(".cell_output img").first.evaluate("e => getComputedStyle(e).filter")
         assert ("invert" in turned) == (scheme == "dark")
-        for part in (".cell_output figcaption", "table.rlvr-claims td", "table.rlvr-claims th", "article table td"):
+        for part in (".cell_output figcaption", ".rlvr-claim", "article table td", "article table th"):
+            assert page.locator(part).first.evaluate(CONTRAST) >= 4.5, part
+        page.goto(f"{address}book/ledger.html")
+        for part in ("table.rlvr-ledger td", "table.rlvr-ledger th"):
             assert page.locator(part).first.evaluate(CONTRAST) >= 4.5, part

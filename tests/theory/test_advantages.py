@@ -32,6 +32,14 @@ def test_advantages_sum_to_zero_in_every_group(reward, estimator):
     np.testing.assert_allclose(group_advantages(reward, estimator).sum(-1), 0, atol=1e-12)
 
 
+@given(groups, st.sampled_from(ESTIMATORS))
+def test_advantages_do_not_fall_with_the_reward(reward, estimator):
+    """The hypothesis without which a gain may be negative."""
+    for row, advantage in zip(np.array(reward), group_advantages(reward, estimator), strict=True):
+        if 0 < row.sum() < 4:
+            assert advantage[row == 1].min() > advantage[row == 0].max()
+
+
 @given(groups)
 def test_each_estimator_against_its_definition(reward):
     x = np.array(reward, float)

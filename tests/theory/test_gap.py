@@ -15,6 +15,7 @@ from rlvr_lib import (
     success_lower_bound,
     success_rate,
 )
+from rlvr_lib.responses import conditional_covariances
 from rlvr_lib.testbeds.bandit import SoftmaxBandit
 
 probabilities = st.floats(1e-6, 1 - 1e-6)
@@ -44,6 +45,15 @@ def test_alignment_is_free_of_the_length_of_the_direction(seed, length):
     direction = np.random.default_rng(seed + 1).standard_normal(3)
     unit = direction / math.sqrt(sum(x * x for x in direction))
     assert gap_alignment(r, length * direction) == pytest.approx(float(unit @ gradient_gap(r)), rel=1e-9, abs=1e-12)
+
+
+@given(seeds)
+def test_curvature_of_the_log_odds_is_a_difference_of_covariances(seed):
+    """Of a log-linear policy, by differences of the gap in every direction."""
+    bandit, h = SoftmaxBandit.random(seed), 1e-5
+    right, wrong = conditional_covariances(bandit.enumerate())
+    gaps = [[bandit.at(bandit.theta + s * e).log_odds_and_gap()[1] for s in (-h, h)] for e in np.eye(4)]
+    np.testing.assert_allclose(right - wrong, [(b - a) / (2 * h) for a, b in gaps], atol=1e-6)
 
 
 @pytest.mark.parametrize("direction", [[0.0, 0.0, 0.0], [1.0, 0.0], [np.nan, 0, 1], [[1.0, 0, 0]]])
