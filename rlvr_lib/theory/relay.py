@@ -249,6 +249,50 @@ def handoff_exponent(
     return (ratio * np.log1p(crowd * np.expm1(per_step)) / per_step)[()]
 
 
+def saturated_decay(attention: ArrayLike, sharpness: ArrayLike, order: ArrayLike) -> Reals:
+    """lambda(a) = (e^(beta a) - 1) / (e^(beta a) + n - 1), elementwise: decay per step of a head that saturates.
+
+    The head is a softmax over beta times what attention read, the right clause with weight a and the others taken as
+    spread evenly over the n elements; it is sure of its answer before its attention is. Source: derived here.
+
+    >>> saturated_decay([0.5, 0.9], sharpness=10, order=6).round(3)
+    array([0.961, 0.999])
+
+    Args:
+        attention: a in [0, 1].
+        sharpness: beta > 0.
+        order: n, at least 2.
+    """
+    reach = positive("sharpness", sharpness) * closed_interval("attention", attention, 0, 1)
+    return (-np.expm1(-reach) / (1 + (whole_numbers("order", order, low=2) - 1) * np.exp(-reach)))[()]
+
+
+def saturated_exponent(
+    ratio: ArrayLike, horizon: ArrayLike, normalized_success: ArrayLike, sharpness: ArrayLike, order: ArrayLike
+) -> Reals:
+    """kappa = R ln lambda(a_Rh) / ln lambda(a_h) of the head of ``saturated_decay``, context equal to the chain (3e).
+
+    NaN where no attention below 1 gives horizon h that success. In a fixed context kappa is R, whatever the head.
+
+    >>> saturated_exponent([3, 7], horizon=5, normalized_success=0.9, sharpness=10, order=6).round(1)
+    array([ 51. , 384.1])
+
+    Args:
+        ratio, horizon, normalized_success: as for ``handoff_exponent``, all given.
+        sharpness, order: of the head.
+    """
+    ratio, horizon = positive("ratio", ratio), real_array("horizon", horizon)
+    require(bool((horizon > 1).all()), "horizon", horizon, "above 1, where context = chain leaves something to learn")
+    require(bool((ratio * horizon >= 1).all()), "ratio", ratio, "at least 1 / horizon")
+    beta, n = positive("sharpness", sharpness), whole_numbers("order", order, low=2)
+    per_step = np.log(open_unit("normalized_success", normalized_success)) / horizon  # ln lambda(a_h)
+    attention = np.log((1 + (n - 1) * np.exp(per_step)) / -np.expm1(per_step)) / beta
+    attention = np.where(attention < 1, attention, np.nan)
+    next_attention = 1 / (1 + (ratio * horizon - 1) / (horizon - 1) * (1 / attention - 1))
+    reach = beta * next_attention
+    return (ratio * (np.log(-np.expm1(-reach)) - np.log1p((n - 1) * np.exp(-reach))) / per_step)[()]
+
+
 def next_ratio(normalized_success: ArrayLike, visible: ArrayLike = 0.1, horizon: ArrayLike | None = None) -> Reals:
     """Largest R such that horizon R h has success above chance of at least ``visible`` when horizon h has the y given.
 

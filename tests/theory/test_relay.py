@@ -35,6 +35,8 @@ from rlvr_lib.theory.relay import (
     normalized_success,
     pair_success,
     relay_velocity,
+    saturated_decay,
+    saturated_exponent,
     stage_time,
     uniform_error_success,
     walk_decay_rate,
@@ -558,3 +560,43 @@ def test_next_ratio_of_clause_attention():
     assert next_ratio(y, clause_attention(w, 3 * h) ** (3 * h), h) == pytest.approx(3)
     assert next_ratio(y, y, h) == pytest.approx(1)
     assert next_ratio([0.5, 0.9], 0.1, horizon=[5, 15]).shape == (2,)
+
+
+# A head that saturates
+
+
+def test_saturated_decay_is_a_softmax_over_the_mixture():
+    a, sharpness, order = 0.3, 8.0, 6
+    mixture = np.full(order, (1 - a) / order) + a * np.eye(order)[0]
+    law = np.exp(sharpness * mixture) / np.exp(sharpness * mixture).sum()
+    assert saturated_decay(a, sharpness, order) == pytest.approx((order * law[0] - 1) / (order - 1), rel=1e-12)
+    np.testing.assert_array_equal(saturated_decay([0.0], 5.0, 6), 0.0)
+
+
+@pytest.mark.parametrize("w", [1.0, 2.5, 5.0])
+@pytest.mark.parametrize("ratio", [0.6, 3, 7])
+def test_saturated_exponent_ties_two_horizons(w, ratio):
+    lengths = 5 * np.array([1, ratio])
+    decay = saturated_decay(1 / (1 + (lengths - 1) * np.exp(-w)), 10.0, 6)
+    y, following = decay**lengths
+    assert saturated_exponent(ratio, 5, y, 10.0, 6) == pytest.approx(np.log(following) / np.log(y), rel=1e-6)
+
+
+def test_saturated_exponent_where_no_attention_is_enough():
+    assert np.isnan(saturated_exponent(3, 5, 0.9999, 4.0, 6))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: saturated_decay(1.1, 1.0, 6), "attention"),
+        (lambda: saturated_decay(0.5, 0.0, 6), "sharpness"),
+        (lambda: saturated_decay(0.5, 1.0, 1), "order"),
+        (lambda: saturated_exponent(0.0, 5, 0.5, 1.0, 6), "ratio"),
+        (lambda: saturated_exponent(3, 1, 0.5, 1.0, 6), "horizon"),
+        (lambda: saturated_exponent(3, 5, 1.0, 1.0, 6), "normalized_success"),
+    ],
+)
+def test_saturating_heads_refuse_what_is_outside_their_domain(call, name):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        call()
