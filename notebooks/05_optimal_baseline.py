@@ -164,8 +164,8 @@ for number, (name, path) in enumerate(paths.items()):
 for x, y, text in (
     (3.4, -0.6, "subtract the mean"),
     (-3.8, 3.5, "subtract nothing"),
-    (3.9, 1.25, "estimate b*"),
-    (4.15, 2.25, "mean = zero"),
+    (4.5, 2.66, "estimate b*"),
+    (4.7, 1.66, "mean = zero"),
 ):
     ax.text(x, y, text, weight="bold" if "=" not in text else "normal")
 shown = np.array([0.02, 0.1, 0.5, 0.9, 0.99, 0.999])
@@ -175,13 +175,13 @@ ax.set(xlabel="success rate J", ylabel="energy ratio x, wrong over right")
 ax.grid(visible=False)
 figures.show(
     fig,
-    "A map over the success rate and the energy ratio with three regions: where the mean costs at most a tenth more than b* (near a ratio of one), where the zero baseline does (rare success, or a very large ratio), and where neither does. The dashed line is where mean and zero baseline cost the same. Training takes the transformer and the Qwen's word problem up and to the right, away from the region of the mean; on many answers the Qwen stays near it.",
-    caption="Which baseline costs at most a tenth more than the best one, in second moments. Dots: median over prompts along one training run each; dashed: the mean and the zero baseline cost the same, $x = 1 + 1/(1-J)$. Where a task has one way to be right, training itself leads away from the mean.",
+    "A map over the success rate and the energy ratio with three regions: where the mean costs at most a tenth more than b* (near a ratio of one), where the zero baseline does (rare success, or a very large ratio), and where neither does. The dashed line is where mean and zero baseline cost the same. Training takes the transformer and the Qwen's word problem up and to the right, across the dashed line; on many answers the Qwen starts in the region of the mean and stays below the line longer.",
+    caption="Which baseline costs at most a tenth more than the best one, in second moments. Dots: median over prompts along one training run each; dashed: the mean and the zero baseline cost the same, $x = 1 + 1/(1-J)$. Training itself leads away from the mean, first where a task has one way to be right.",
 )
 
 # %% [markdown]
-# The paper of this chapter, P3 ({cite:t}`huang2025oblr`), proposes this baseline and a learning rate that follows the signal-to-noise ratio.
-# Of P3 we read the abstract and no more; where its algorithm is tested, it is *the standard reading of the abstract*: a leave-one-out estimate of $b^*$ in each group, and a rate in proportion to $\mathrm{SNR}/(1+\mathrm{SNR})$, estimated from the batch.
+# P3 ({cite:t}`huang2025oblr`) proposes this baseline and a learning rate that follows the signal-to-noise ratio.
+# We read its abstract only; where its algorithm is tested, it is *the standard reading of the abstract*: a leave-one-out estimate of $b^*$ in each group, and a rate in proportion to $\mathrm{SNR}/(1+\mathrm{SNR})$, estimated from the batch.
 # We found three things.
 #
 # - **Noise: the mean can be far worse than subtracting nothing, and diversity decides.** With one right answer the mean's price grows as one over the failure rate; with several equally likely ones it tends to one ({claim}`5-bandit-collisions-decide:id`). The better of the mean and the zero baseline has never more than twice the least *second moment*, but as *variance* it reached {claim}`5-bandit-better-of-two-as-noise:measured:.1f` times the least.
@@ -300,8 +300,6 @@ noise = [gradient_variance(r, b, samples=4) for b in (0, success_rate(r), best)]
 print(f"b* {best:.2f}; variance of zero, mean, b*:", np.round(noise, 3))
 
 # %% [markdown]
-# A batch of several prompts has a second source of noise, the differences between the gradients of its prompts; no baseline touches it.
-#
 # ## 5.2 The mean can be worse than the zero baseline
 #
 # **The mean is worse than the zero baseline exactly where $x > 1 + 1/(1-J)$, in second moments and in variances alike; how much worse depends on which of the two one counts.**
@@ -330,8 +328,7 @@ print(f"b* {best:.2f}; variance of zero, mean, b*:", np.round(noise, 3))
 # ````
 #
 # Price and ratio of variances agree where one response says little about the gradient, $s^* \ll 1$, which is the usual case for large models.
-# They part where single responses say a lot, as with few answers and success near one.
-# The better of two then looks harmless as a price and is not harmless as noise.
+# They part where single responses say a lot, as with few answers and success near one; a baseline may then look harmless as a price and not be so as noise.
 
 # %% tags=["hide-input"]
 failure, q = np.geomspace(1e-3, 0.6, 50), np.geomspace(1e-4, 0.5, 60)
@@ -484,7 +481,6 @@ def largest_error(coincide=lambda p: p @ p):
 
 
 # %% [markdown]
-# On a network the two cases are two tasks.
 # The *word problem* of the Qwen (chapter {doc}`1 </notebooks/01_gap_alignment>`) has one right product, and one chain of thought comes to carry most of the success; *many answers* accepts half of all triples, so that right responses stay many and diverse.
 # We enumerate every response to a few prompts at three points of a training run, for several checkpoints, because one network would be one sample.
 
@@ -726,7 +722,7 @@ for ax, right in zip(axes, (1, 3), strict=True):
 axes[1].set_ylabel("method")
 figures.show(
     fig,
-    f"Final success minus RLOO's for eight methods on {bandit_instances} instances, with medians and the number of instances won. With one right answer exact b*, lagged b* and the zero baseline win on most instances, the flipped sign on about half of them; GRPO and the leave-one-out estimate do not gain, and both SNR schedules lose. With three right answers nothing wins clearly; the zero baseline, the flipped sign and the SNR schedules lose.",
+    f"Final success minus RLOO's for eight methods on {bandit_instances} instances, with medians and the number of instances won. With one right answer exact b*, lagged b* and the zero baseline win on most instances, the flipped sign on {trained('sign flipped', 1).wins(trained('RLOO', 1))}; GRPO and the leave-one-out estimate do not gain, and both SNR schedules lose. With three right answers nothing wins clearly; the zero baseline, the flipped sign and the SNR schedules lose.",
     caption=f"Every dot is one of {bandit_instances} instances, bars are medians, and the number at the right says on how many the method ended above RLOO. Which baseline helps depends on how many answers are right.",
 )
 
@@ -781,14 +777,13 @@ def gains_more(name="zero baseline", few=1, several=3):
 
 
 # %% [markdown]
-# - The gain is mostly that of *not subtracting the mean*. With one right answer $b^*$ tends to zero as success nears one, so the zero baseline does nearly as well (claim {claim}`5-bandit-training-zero-as-good:id`), and even $b^*$ with its *sign flipped* does no harm, because minus almost nothing is almost nothing. What tells $b^*$ from zero is the other panel, where both lose.
-# - Inside the group $b^*$ cannot be estimated: the leave-one-out form does not gain, as {prf:ref}`prop-loo` says.
+# - The gain is mostly that of *not subtracting the mean*. With one right answer $b^*$ tends to zero as success nears one, so the zero baseline does nearly as well (claim {claim}`5-bandit-training-zero-as-good:id`), and even $b^*$ with its *sign flipped* gains a little, because minus almost nothing is almost nothing. With three right answers both lose.
+# - The leave-one-out form does not gain, because inside the group $b^*$ cannot be estimated ({prf:ref}`prop-loo`).
 # - The SNR schedules lose because their estimate from eight prompts is often near zero although the signal is not; this is section 5.6.
 #
-# A large price need not show in training at all.
-# On the transformer of chapter {doc}`1 </notebooks/01_gap_alignment>`, chains of four steps over $S_3$ with all 1,296 responses enumerated, the mean comes to have many times the variance of the zero baseline (claim {claim}`5-transformer-mean-worse-than-none:id`).
-# We compare at one common rate with room left to gain, and ask whether the two end within two hundredths of each other.
-# Rate and margin were chosen after looking at other draws of this experiment.
+# A large price need not show in training.
+# On the transformer of chapter {doc}`1 </notebooks/01_gap_alignment>`, chains of four steps over $S_3$, the mean comes to have many times the variance of the zero baseline (claim {claim}`5-transformer-mean-worse-than-none:id`).
+# We compare at one common rate with room left to gain; rate and margin were chosen after a look at the first edition's draws.
 
 # %% tags=["remove-cell"]
 asked_runs = least_count(transformer_seeds)
@@ -963,7 +958,7 @@ figures.show(
 #
 # On the bandit the schedule was tried with the exact SNR, renewed every five steps, and with the estimate between the eight prompts of a batch.
 # With the estimate it ends below RLOO at a tuned constant rate; with the exact SNR it is not shown to lose with one right answer (claim {claim}`5-bandit-training-snr-rate:id`), and the standard reading of OBLR-PO, which adds the estimate inside the group, ends below RLOO too (claim {claim}`5-bandit-training-oblr-po:id`).
-# That is a statement about estimates from eight prompts at our scale, not about the schedule of P3 at its own.
+# That is about estimates from eight prompts at our scale, not about P3 at its own.
 #
 # How far the parabola behind this step reaches on the Qwen is in the evidence: it is exact for short steps, to a quarter of the rate at its top, and a guess at the top itself (claim {claim}`5-qwen-parabola:id`).
 
@@ -989,8 +984,8 @@ figures.show(
 # First locate yourself: one batch gives $J$ and $x$, from the mean squared score norm of wrong and of right responses.
 
 # %%
-policy = SoftmaxBandit.random(3, arms=8, correct=1)
-r = policy.at(2 * policy.theta).sample(n=128, seed=0)
+policy = SoftmaxBandit(4.0 * np.eye(8)[0], np.eye(8)[None], np.eye(8)[:1])
+r = policy.sample(n=128, seed=0)  # in your run: rewards and scores of a batch
 J = success_rate(r)
 right, wrong = score_energies(r)
 print(

@@ -430,7 +430,7 @@ for name in shown:
     )
 
 # %% [markdown]
-# The flipped sign does no harm there, and its reason is in the estimate: with one right answer $b^*$ falls towards zero as training goes on, so that plus and minus $b^*$ are both nearly the zero baseline.
+# The flipped sign gains a little there, and its reason is in the estimate: with one right answer $b^*$ falls towards zero as training goes on, so that plus and minus $b^*$ are both nearly the zero baseline.
 # Where three answers are right $b^*$ is large, and the flipped sign is the worst of all methods in the chapter's figure.
 
 
