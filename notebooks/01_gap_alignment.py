@@ -93,8 +93,8 @@ ax.annotate("", to, start, arrowprops=arrow | {"shrinkA": 0, "shrinkB": 0})
 ax.text(0.9, -0.25, "gap D", color="C3", size=15)
 ax.plot(0, 0, "k+", markersize=12, zorder=5)
 ax.text(-0.1, 0.1, "mean of all", ha="right")
-ax.text(2.6, 1.7, "right answers", color="C0", size=13)
-ax.text(-4.4, -1.7, "wrong answers", color="C1", size=13)
+ax.text(2.15, 1.6, "right answers", color="C0", size=13)
+ax.text(-4.6, 1.6, "wrong answers", color="C1", size=13)
 ax.set(xlabel="score, first parameter", ylabel="score, second parameter")
 ax.set_aspect("equal", adjustable="datalim")
 figures.show(
@@ -379,7 +379,7 @@ def farthest_update(kinds=KINDS, weighted=False, passes=1, power=None):
 
 # %% [markdown]
 # So at one success rate the learning rate of one algorithm translates into that of another exactly, in the mean.
-# The translation holds for one step and is undone over a run, because the ratio of two gains moves with $J$, as the last lines printed show.
+# The translation holds for one step and is undone over a run, because the ratio of two gains moves with $J$, as the factors printed above show.
 # Between prompts of a batch the gain differs too, and that is chapter {doc}`4 </notebooks/04_adaptive_curvature>`.
 # P1 prints GRPO's direction, by a secondary source, as the exact expectation of $\frac{A}{\sigma}\frac{1}{|o|}\nabla\log\pi(o)$ with the prompt's exact mean and deviation $\sigma$; that is the limit of large groups, with length weights on top.
 #
@@ -500,7 +500,7 @@ def shortest_over_guaranteed(step=1.0, search=True):
 #
 # ## 1.4 Many steps: success follows the progress
 #
-# **The log-odds rise by the accumulated alignment, the *progress* $M$, up to a band, so success comes close to one exactly if the progress grows without bound.**
+# **The log-odds rise by the accumulated alignment, the *progress* $M$, up to a band; with steps of the guaranteed length success therefore comes close to one exactly if the progress grows without bound.**
 # Step $k$ has the unit direction $w_k$ and the length $\eta_k$.
 # Write $J_k$ for success before it, $D_{w,k} = \langle w_k, D\rangle$ for its alignment with the gap at that moment, $\mathrm{diam}_k$ for the width of the features along $w_k$, and $[x]_+ = \max(x, 0)$.
 #
@@ -667,13 +667,13 @@ left.set(xlabel="progress of a prompt / its band")
 left.set(ylabel="change of its log-odds / its band")
 middle, share, _ = shared.by_overlap(BINS)
 right.plot(middle, share, "o", markersize=7)
-o = np.geomspace(0.02, 30, 200)
+o = np.geomspace(0.02, 300, 200)
 right.plot(o, norm.sf(1 / np.sqrt(o)), **figures.PREDICTION)
 bound = np.minimum(o / (1 + o), np.exp(-0.5 / o)).clip(max=0.5)
 right.plot(o, bound, color="gray")
 right.text(0.32, 0.42, "bound", color="gray", ha="right")
 right.text(3, 0.2, "predicted")
-right.set(xscale="log", xlim=(0.02, 30), ylim=(-0.01, 0.53))
+right.set(xscale="log", xlim=(0.02, 300), ylim=(-0.01, 0.53))
 right.set(xlabel="overlap", ylabel="share of prompts harmed")
 figures.show(
     fig,
@@ -713,7 +713,7 @@ def farthest_share(weighted=True, signed=True):
 
 
 # %% [markdown]
-# Success in the mean rises all the same, so a log of the mean does not show which prompts pay for it.
+# To first order success in the mean rises all the same, because the step follows its gradient, so a log of the mean does not show which prompts pay for it.
 #
 # ## 1.6 On networks: what the start of a step knows
 #
@@ -725,7 +725,7 @@ def farthest_share(weighted=True, signed=True):
 #
 # The synthetic transformer multiplies a chain of elements of $S_3$: one attention layer looks up the clause that each step needs, a frozen layer multiplies, and only the attention is trained.
 # Its runs are sampled GRPO on prompts of their own; log-odds and gap are those of the mean success, exact by dynamic programming.
-# On the Qwen five ways to step are compared, because clipping, weights, Adam and reused batches change the direction of a step and the theorem takes any direction.
+# On the Qwen five ways to step are compared, because length weights, Adam and reused, clipped batches change the direction of a step and Taylor's theorem takes any direction.
 
 # %% tags=["remove-cell"]
 sizes = transformer_runs, transformer_steps
@@ -776,7 +776,7 @@ BROKEN = {
     false_alarm=1e-6,
     smallest_effect=least,
     n=transformer_runs,
-    unit="runs, each with prompts of its own",
+    unit="runs",
     paper=("P1.alignment", "sharpened"),
     sabotages=BROKEN,
 )
