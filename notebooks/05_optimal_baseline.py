@@ -62,7 +62,7 @@ from scipy.special import expit, logit
 from rlvr_lib import figures
 from rlvr_lib.claims import Ledger
 from rlvr_lib.intervals import least_count, least_significant_total
-from rlvr_lib.responses import score_energies, success_rate
+from rlvr_lib.responses import success_rate
 from rlvr_lib.studies.baseline import bandit as bandit_study
 from rlvr_lib.studies.baseline import qwen as qwen_study
 from rlvr_lib.studies.baseline import transformer as transformer_study
@@ -295,9 +295,9 @@ def farthest_from_vertex(power=2):
 
 # %%
 r = SoftmaxBandit.random(3, arms=8, correct=1).enumerate()
-best = optimal_baseline(r)
-noise = [gradient_variance(r, b, samples=4) for b in (0, success_rate(r), best)]
-print(f"b* {best:.2f}; variance of zero, mean, b*:", np.round(noise, 3))
+J, best = success_rate(r), optimal_baseline(r)
+noise = gradient_variance(r, np.array([0, J, best]), samples=4)
+print(f"b* {best:.2f}; variance: zero, mean, b*", noise.round(2))
 
 # %% [markdown]
 # ## 5.2 The mean can be worse than the zero baseline
@@ -891,7 +891,7 @@ def net_wins(first=LAGGED, second=RLOO):
 
 
 # %% [markdown]
-# A win says nothing of its size, and the figure does: most of what lagged $b^*$ gains on the word problem is that fewer of its runs collapse.
+# A win says nothing of its size, and the figure does: the large gaps are runs that collapse.
 # Tuning does not prevent that, because a few tuning seeds like a rate at which others fall.
 
 # %% [markdown]
@@ -986,13 +986,10 @@ figures.show(
 # %%
 policy = SoftmaxBandit(4.0 * np.eye(8)[0], np.eye(8)[None], np.eye(8)[:1])
 r = policy.sample(n=128, seed=0)  # in your run: rewards and scores of a batch
-J = success_rate(r)
-right, wrong = score_energies(r)
-print(
-    f"J {J:.2f}, x {wrong / right:.1f}; boundary {critical_energy_ratio(J):.1f}"
-)
-print(f"price of the mean {mean_baseline_loss(J, wrong / right):.2f}")
-print(f"price of zero     {baseline_loss(J, wrong / right, 0.0):.2f}")
+J, x = success_rate(r), energy_ratio(r)
+print(f"J {J:.2f}, x {x:.1f}; boundary {critical_energy_ratio(J):.1f}")
+print(f"price of the mean {mean_baseline_loss(J, x):.2f}")
+print(f"price of zero     {baseline_loss(J, x, 0.0):.2f}")
 
 # %% [markdown]
 # A batch without a failure or without a success says nothing about $x$; use several.
@@ -1050,9 +1047,9 @@ print(gradient_variance(r, optimal_baseline(r)) < 1e-15)
 for reward in ([1.0, 0.0], [1.0, 1.0, 0.0]):
     energy = np.arange(1.0, len(reward) + 1)
     ours = np.array(reward) - leave_one_out_baselines(reward, energy)
-    print(
-        ours, group_advantages(reward, "rloo"), group_advantages(reward, "grpo")
-    )
+    for estimator in ("rloo", "grpo"):
+        theirs = group_advantages(reward, estimator)
+        print(estimator, np.allclose(ours, theirs), ours, theirs.round(2))
 
 # %% [markdown]
 # ````{solution-end}
