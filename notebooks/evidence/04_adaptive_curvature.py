@@ -684,8 +684,8 @@ levels, advantage = np.array(levels), np.array(advantage)
 def middle_over_others(low=0.75, high=0.9):
     """Median advantage in the middle over the larger of those before and after it, [checkpoints]; NaN without one."""
     found = []
-    for J, gain in zip(levels, advantage, strict=True):
-        parts = [low > J, (low <= J) & (high > J), high <= J]
+    for mean, gain in zip(levels, advantage, strict=True):
+        parts = [mean < low, (mean >= low) & (mean < high), mean >= high]
         early, middle, late = (
             np.nanmedian(gain[part]) if part.any() else np.nan for part in parts
         )
