@@ -1168,4 +1168,4 @@ for a in (0.9, 1.1):
 # ````
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()
