@@ -244,8 +244,9 @@ class Ledger:
             equals: the number predicted for an identity; ``at_least`` and ``at_most`` predict a bound instead.
             within: absolute tolerance, at most ``EXACT`` in an exact claim and more in a numerical one.
             kind: an ``illustration`` has too few runs for a rate; it is shown and never judged.
-            **options: ``paper``, a key of ``data/papers.yml`` and the verdict on that sentence if the claim holds; ``n``
-                and ``unit``, how many of what (in the plural) were drawn; ``false_alarm``; ``smallest_effect``; ``seeds``.
+            **options: ``paper``, a key of ``data/papers.yml`` and the verdict on its sentence if the claim holds; ``n``
+                and ``unit``, how many of what (in the plural) were drawn; ``false_alarm``; ``smallest_effect``;
+                ``seeds``.
         """
         bounds = {"equal to": equals, "at least": at_least, "at most": at_most}
         given = [(relation, bound) for relation, bound in bounds.items() if bound is not None]
