@@ -882,7 +882,7 @@ def promises_too_much(share=1.0, guaranteed=False):
 # Now whole runs, with exact updates of one prompt at a fixed rate, chosen so that the *first* step is a quarter or a half of the measured one.
 # REINFORCE and GRPO share that first step; later steps differ, because from $J=\frac12$ to $J=0.95$ GRPO's gain shrinks to less than a half and REINFORCE's to less than a fifth.
 # A run *crashes later* if after any step but the first success is below half of its start.
-# No test can decide anything over the few checkpoints of this page, so the line below the figure is not judged here; the full profile takes forty.
+# No test can decide anything over the few checkpoints of this page, so the line below the figure is not judged here; the full profile takes twenty.
 
 # %% tags=["remove-cell"]
 arms = [(name, k) for k in (0.25, 0.5) for name in ("reinforce", "grpo")]
@@ -1168,4 +1168,4 @@ for a in (0.9, 1.1):
 # ````
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()

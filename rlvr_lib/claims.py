@@ -16,7 +16,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import yaml
@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, model_validator
 
 from rlvr_lib.arguments import real_array, require, require_shape
 
-Kind = Literal["exact", "numerical", "statistical", "training", "illustration"]
+Kind = Literal["exact", "numerical", "statistical", "illustration"]
 Relation = Literal["equal to", "at least", "at most"]
 Outcome = Literal["holds", "fails", "not-judged"]
 Verdict = Literal["confirmed", "sharpened", "limited", "contradicted", "not-reproduced", "beyond"]
@@ -116,7 +116,7 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
     ``paper`` is the sentence it bears on, with the verdict on that sentence should the claim hold.
     ``headline`` is the claim as a person would say it, with its number; ``statement`` says it exactly.
     ``tolerance`` is absolute, in the units of ``measured``. ``false_alarm`` is the probability that the check fails
-    although the statement is true, 0 where nothing was sampled and for training runs judged without an interval.
+    although the statement is true, 0 where nothing was sampled.
     ``smallest_effect`` is the deviation it would have caught, by default any beyond the tolerance. ``n`` of ``unit``
     were sampled. ``runtime_s`` is the time since the claim before it. ``lane`` is where a reader finds it.
     """
@@ -203,7 +203,7 @@ class Ledger:
         paper: the paper whose statements are tested, ``P1`` to ``P4``.
         profile: label of the run's profile.
         seeds: seeds of the run, unless a claim names its own.
-        judged: whether statistical and training claims get an outcome; false where the sample is too small for one.
+        judged: whether statistical claims get an outcome; false where the sample is too small for one.
         lane: ``chapter`` or ``evidence``, the notebook that makes the claims.
     """
 
@@ -244,12 +244,14 @@ class Ledger:
             equals: the number predicted for an identity; ``at_least`` and ``at_most`` predict a bound instead.
             within: absolute tolerance, at most ``EXACT`` in an exact claim and more in a numerical one.
             kind: an ``illustration`` has too few runs for a rate; it is shown and never judged.
-            **options: ``paper``, ``n``, ``unit``, ``false_alarm``, ``smallest_effect`` and ``seeds``, as in ``check``.
+            **options: ``paper``, a key of ``data/papers.yml`` and the verdict on its sentence if the claim holds; ``n``
+                and ``unit``, how many of what (in the plural) were drawn; ``false_alarm``; ``smallest_effect``;
+                ``seeds``.
         """
         bounds = {"equal to": equals, "at least": at_least, "at most": at_most}
         given = [(relation, bound) for relation, bound in bounds.items() if bound is not None]
         require(len(given) == 1, "prediction", f"{len(given)} of them", "one of equals, at_least and at_most")
-        require(kind != "training", "kind", kind, "exact, numerical, statistical or illustration")
+        require(kind in get_args(Kind), "kind", kind, "exact, numerical, statistical or illustration")
         require(kind != "exact" or within <= EXACT, "within", within, f"at most {EXACT}, or the kind numerical")
         self._reading(id, options.get("paper"))
         ((relation, predicted),) = given
@@ -269,19 +271,6 @@ class Ledger:
 
         return decorate
 
-    def check(self, id: str, statement: str, **options: Any) -> Claim:
-        """Compare numbers that are there, put every sabotage through the same comparison, and add the claim.
-
-        Args:
-            id: as in ``claim``, whose ``testbed`` and ``kind`` it takes too, the kind ``training`` among them.
-            **options: ``predicted``; ``measured``, for an identity its largest relative error; ``sabotages``, what was
-                broken -> the number found then; ``relation``, "equal to", "at least" or "at most"; ``tolerance``;
-                ``false_alarm``; ``smallest_effect``; ``paper``, a key of ``data/papers.yml`` and the verdict on that
-                sentence if the claim holds; ``n`` and ``unit``, how many of what (in the plural) were drawn; ``seeds``.
-        """
-        code = Code(module="", function="", line=sys._getframe(1).f_lineno)
-        return self._add(id, statement=statement, headline=statement, code=code, **options)
-
     def _reading(self, id: str, paper: tuple[str, Verdict] | None) -> Reading:
         """What the claim means for its sentence; ``ValueError`` for an unknown one and for an id used before."""
         require(all(claim.id != id for claim in self.claims), "id", id, "new in its ledger")
@@ -290,8 +279,7 @@ class Ledger:
         return Reading(**papers()[key].model_dump(), verdict=verdict)
 
     def _add(self, id: str, predicted: float, measured: float, sabotages: Mapping[str, float], **given: Any) -> Claim:
-        fields: dict[str, Any] = {"kind": "exact", "relation": "equal to", "tolerance": 0.0, "false_alarm": 0.0, "n": 0}
-        fields |= {"unit": "", "seeds": self._seeds} | {k: v for k, v in given.items() if v is not None}
+        fields: dict[str, Any] = {"false_alarm": 0.0, "n": 0, "unit": "", "seeds": self._seeds} | given
         kind, relation, tolerance = fields["kind"], fields["relation"], fields["tolerance"]
         if kind != "statistical":
             fields.setdefault("smallest_effect", tolerance)
@@ -307,10 +295,9 @@ class Ledger:
         self.claims.append(claim)
         return claim
 
-    def publish(self, table: bool = True) -> None:
-        """Attach the claims to the notebook for the reproduction driver, and show them as a table or not at all."""
-        shown = {"text/html": verdict_table(self.claims), "text/plain": "\n".join(map(repr, self.claims))}
-        _display((shown if table else {}) | {MIME: [claim.model_dump(mode="json") for claim in self.claims]})
+    def publish(self) -> None:
+        """Attach the claims to the notebook, unseen, for the reproduction driver."""
+        _display({MIME: [claim.model_dump(mode="json") for claim in self.claims]})
 
 
 class _Shown(float):
@@ -376,21 +363,6 @@ def claim_line(claim: Claim) -> str:
         f'<span class="rlvr-measured">measured {_short(claim.measured, claim.tolerance)}{of}, '
         f'<a href="{up}book/ledger.html#claim-{claim.id}">ledger</a></span></div>'
     )
-
-
-def verdict_table(claims: Iterable[Claim]) -> str:
-    """The claims as an HTML table: outcome, statement, numbers, what they mean for the paper, and sabotages."""
-    import pandas as pd
-
-    def row(c: Claim) -> tuple[str, ...]:
-        predicted, measured = SIGNS[c.relation] + _short(c.predicted), _short(c.measured, c.tolerance)
-        rejected = "; ".join(s.broken for s in c.sabotages if s.rejected)
-        return c.outcome, c.statement, c.testbed, predicted, measured, c.paper.verdict, rejected
-
-    names = ("outcome", "claim", "testbed", "predicted", "measured", "the paper", "rejected")
-    with pd.option_context("display.max_colwidth", None):
-        table = pd.DataFrame(map(row, claims), columns=names)
-        return table.to_html(index=False, border=0, classes="rlvr-claims", justify="left")
 
 
 def to_json(claims: Iterable[Claim]) -> str:

@@ -24,15 +24,19 @@ from rlvr_lib.claims import Ledger
 
 time.sleep(pause)
 ledger = Ledger(1, "P1", profile, [seed])
-ledger.check(
+
+
+@ledger.claim(
     "1-none-stub",
-    "one is one",
+    headline="One is {measured}.",
+    statement="one is one",
     testbed="none",
-    predicted=1.0,
-    measured=scale,
-    tolerance=1e-9,
-    sabotages={"two": 2.0},
+    equals=1.0,
+    within=1e-9,
+    sabotages={"two": {"factor": 2.0}},
 )
+def one(factor=1.0):
+    return factor * scale
 
 # %%
 ledger.publish()

@@ -202,17 +202,11 @@ class Summary(Published):
         rows += [
             row("sabotages rejected", lambda chosen: sum(s.rejected for c in chosen for s in c.sabotages)),
             row("sabotages accepted", lambda chosen: sum(len(c.accepted_sabotages) for c in chosen)),
-            row("training claims without a rate", number_of(lambda c: c.kind == "training" and not c.false_alarm)),
         ]
-        judged = [claim for claim in claims if claim.judged]
-        rates = {kind: sum(c.false_alarm for c in judged if c.kind == kind) for kind in ("statistical", "training")}
-        rated = sum(c.kind == "training" and c.false_alarm > 0 for c in claims)
+        rate = sum(claim.false_alarm for claim in claims if claim.judged)
         bound = (
-            "Over all profiles the false-alarm rates of the judged statistical claims add up to "
-            f"{rates['statistical']:.1e}, so a false alarm among them is no likelier than that. "
-            f"Training claims are about their own runs; {rated} of them are judged by an interval, "
-            f"and the rates of these add up to {rates['training']:.2g}. "
-            "The others have no error rate: how far they carry beyond their runs is not known."
+            f"Over all profiles the false-alarm rates of the judged claims add up to {rate:.1e}, "
+            "so a false alarm among them is no likelier than that."
         )
         header = ("claims", *(f"{profile} profile" for profile in profiles))
         return [table(header, rows, (30, *(10 for _ in profiles))), paragraph(bound)]

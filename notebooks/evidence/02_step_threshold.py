@@ -1038,4 +1038,4 @@ def qwen_slope_error(shuffled=False, away=0.0):
 
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()

@@ -161,12 +161,10 @@ def located(found: list[claims.Claim], name: str, root: Path) -> list[claims.Cla
 
 
 def _claim_lines(tree: ast.Module, claim: claims.Claim) -> list[int]:
-    """Lines of a file where a claim's function stands, the one that the claim decorates if any, or else its check."""
+    """Lines of a file where a claim's function stands: the one that the claim decorates, if any."""
     nodes = list(ast.walk(tree))
     first = {node: getattr(node.args[0], "value", None) for node in nodes if isinstance(node, ast.Call) and node.args}
     calls = [call for call, value in first.items() if value == claim.id]
-    if not claim.code.function:
-        return [call.lineno for call in calls]
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == claim.code.function]
     decorated = [call.lineno for function in functions for call in function.decorator_list if call in calls]
     return decorated or [function.lineno for function in functions]

@@ -102,7 +102,7 @@ def test_words_are_carried_into_a_finished_result_without_running_it(project, do
     assert messages == ["01_stub: up to date, its words renewed", "02_stub: up to date"]
     carried, stamp = nbformat.read(result.files["notebook"], 4), result.stamp()
     assert (stamp.date, stamp.runtime_s, stamp.inputs) == (before.date, before.runtime_s, before.inputs)
-    assert result.claims()[0].code.line == line + 3 == text.splitlines().index("ledger.check(") + 1
+    assert result.claims()[0].code.line == line + 3 == text.splitlines().index("@ledger.claim(") + 1
     assert result.claims() == results.published_claims(carried)
     run(project, done, fresh=True)
     executed = nbformat.read(result.files["notebook"], 4)
@@ -170,8 +170,8 @@ def test_code_leads_to_the_line_of_a_cell_or_of_the_library(project, tmp_path):
     lines = with_claims(project, '__import__("rlvr_lib.extra").extra.constant')
     assert run(project, tmp_path / "out")["01_stub"] == ""
     result = results.Result(tmp_path / "out", "01_stub", "book")
-    check, claim, library = (found.code for found in result.claims())
-    assert (check.module, check.function, lines[check.line - 1]) == ("notebooks/01_stub.py", "", "ledger.check(")
+    own, claim, library = (found.code for found in result.claims())
+    assert (own.module, own.function, lines[own.line - 1]) == ("notebooks/01_stub.py", "one", "@ledger.claim(")
     assert (claim.function, lines[claim.line - 1]) == ("double", "@ledger.claim(")
     assert (library.module, library.function, library.line) == ("rlvr_lib/extra.py", "constant", 3)
 
