@@ -955,4 +955,4 @@ print(f"update {update:+.3f}, slope of the mean {slope:+.3f}")
 # ````
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()

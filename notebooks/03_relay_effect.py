@@ -1031,4 +1031,4 @@ for m in (13, 14, 15, 16):
 # ````
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()

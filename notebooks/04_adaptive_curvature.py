@@ -1299,4 +1299,4 @@ for beta in (0.95, 0.98, 0.99, 0.995):
 # ````
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()

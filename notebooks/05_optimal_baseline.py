@@ -1098,4 +1098,4 @@ for J in (0.24, 0.26):
 # ````
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()

@@ -369,4 +369,4 @@ def checkpoints_above(factor=2.0):
 
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()

@@ -772,4 +772,4 @@ def on_the_line(transfer=True, ends=(0, -1)):
 
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()

@@ -742,4 +742,4 @@ def negative_share(signed=True):
 
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()

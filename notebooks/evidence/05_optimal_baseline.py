@@ -799,4 +799,4 @@ def kept_promises(multiple=0.25, curved=True):
 # A rate of $\mathrm{SNR}/(1+\mathrm{SNR})/L$ is safe with the largest curvature on the way for $L$, as in chapter {doc}`2 </notebooks/02_step_threshold>`, and not with the one measured at the start.
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-ledger.publish(table=False)
+ledger.publish()
