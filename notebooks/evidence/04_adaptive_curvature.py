@@ -469,8 +469,8 @@ def power_of_both(noise=0.03, overlap=16.0):
 # %% tags=["hide-input"]
 draws = range(seed, seed + transformer_draws)
 followed = {
-    case: [transformer_study.follow(case, draw) for draw in draws]
-    for case in ("from the chance floor", "saturated head")
+    case: [transformer_study.follow(case, draw) for draw in draws[:count]]
+    for case, count in (("from the chance floor", None), ("saturated head", 8))
 }
 
 

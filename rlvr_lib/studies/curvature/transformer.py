@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -88,8 +89,14 @@ def sampled_times(
 
 
 def _hessian(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Twice in reverse, because forward mode makes torch warn."""
-    return torch.func.jacrev(torch.func.jacrev(function))
+    """``torch.func.hessian``, without the warning that its forward mode raises when it is first used."""
+
+    def second(theta: torch.Tensor) -> torch.Tensor:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)
+            return torch.func.hessian(function)(theta)
+
+    return second
 
 
 class Followed(NamedTuple):
