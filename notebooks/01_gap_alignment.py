@@ -758,7 +758,7 @@ figures.show(
 )
 
 # %% tags=["remove-input"]
-least, level = least_count(transformer_runs), max(1e-4, 0.5 ** len(qwens))
+least, level = least_count(transformer_runs), max(3e-5, 0.5 ** len(qwens))
 most = int(binom.isf(level, len(qwens), 0.5)) + 1  # asked by the sign test
 BROKEN = {
     "an eighth of the curvature": {"factor": 0.25},

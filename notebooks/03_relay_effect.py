@@ -107,7 +107,7 @@ qwens = qwen_study.warm_starts(
 )
 ladder = qwen_study.Ladder.of(longest_word)
 shortest, longest = ladder.trained[0], ladder.trained[-1]
-ends, level = (shortest, longest), max(1e-4, 0.5 ** len(qwens))
+ends, level = (shortest, longest), max(3e-5, 0.5 ** len(qwens))
 qwen_runs = {
     kind: qwen_study.runs(
         qwens,

@@ -91,7 +91,7 @@ chains = transformer_study.train(
 WORD, MANY = qwen_study.WORD, qwen_study.MANY
 RLOO, ZERO, LAGGED = qwen_study.METHODS
 qwens = qwen_study.warm_starts(qwen_model, qwen_checkpoints, qwen_first)
-level = max(1e-4, 0.5 ** len(qwens[WORD]))  # the least that so few can reach
+level = max(3e-5, 0.5 ** len(qwens[WORD]))  # the least that so few can reach
 sizes = qwen_steps, qwen_tuning, qwen_seeds
 qwen_runs = {  # a rate tuned for each checkpoint, on seeds of its own
     (task, method): [

@@ -334,7 +334,7 @@ def kept(factor):
 
 
 above = {factor: kept(factor) for factor in (1 / 8, 1.0, 2.0, 4.0)}
-level = max(1e-4, 0.5 ** len(qwens))  # the least that so few can reach
+level = max(3e-5, 0.5 ** len(qwens))  # the least that so few can reach
 most = int(binom.isf(level, len(qwens), 0.5)) + 1  # asked by the sign test
 
 # %% tags=["hide-input"]

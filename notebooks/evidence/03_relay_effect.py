@@ -627,7 +627,7 @@ qwens = qwen_study.warm_starts(
     qwen_model, qwen_checkpoints, qwen_first, longest_word, warm_steps
 )
 ladder = qwen_study.Ladder.of(longest_word)
-lengths, level = np.array(ladder.every), max(1e-4, 0.5 ** len(qwens))
+lengths, level = np.array(ladder.every), max(3e-5, 0.5 ** len(qwens))
 over_checkpoints = {
     "testbed": "qwen",
     "kind": "statistical",

@@ -56,7 +56,7 @@ import itertools
 import mpmath
 import numpy as np
 import sympy as sp
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from rlvr_lib import figures
 from rlvr_lib.claims import Ledger
@@ -522,7 +522,7 @@ qwen_small = {
     )
     for arm in ("none", "std", "batch")
 }
-qwen_level = max(1e-4, 0.5 ** len(qwen_batches))
+qwen_level = max(3e-5, 0.5 ** len(qwen_batches))
 
 
 def batch_saves(arm="batch", base="std"):
@@ -583,14 +583,19 @@ qwen_variance = np.array(
 )
 
 
+def rank_correlation(x, y):
+    return np.corrcoef(rankdata(x), rankdata(y))[0, 1]
+
+
 def over_training(backwards=False):
     """Rank correlation of the means over the words, [checkpoints]."""
+    sign = -1 if backwards else 1
     pairs = zip(qwen_variance.mean(2), qwen_curvature.mean(2), strict=True)
-    return np.array([spearmanr(-v if backwards else v, c)[0] for v, c in pairs])
+    return np.array([rank_correlation(sign * v, c) for v, c in pairs])
 
 
 within = [
-    [spearmanr(v, c)[0] for v, c in zip(*pair, strict=True)]
+    [rank_correlation(v, c) for v, c in zip(*pair, strict=True)]
     for pair in zip(qwen_variance, qwen_curvature, strict=True)
 ]
 print("rank correlation of curvature and variance, each checkpoint")

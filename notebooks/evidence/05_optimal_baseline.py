@@ -118,9 +118,8 @@ for name, left in {
 # In a tabular softmax with equally likely right and equally likely wrong responses, $F = 1 - J$ being the failure rate.
 # With one right and $w$ wrong answers $F$ times the price of the mean tends to $2w/(w+1)$, and the variance of the zero baseline over the least to $2w/(w-1)$; with $m$ right answers the price of the mean less one, over $F$, tends to $4/(m^2-1)$.
 
+
 # %% tags=["hide-input"]
-
-
 def energies(right, wrong):
     p, q = (1 - F) / right, F / wrong
     total = right * p**2 + wrong * q**2
@@ -558,7 +557,7 @@ def noisier_runs(stage=-1):
 # %% tags=["remove-cell"]
 KINDS = (*qwen_study.STAND_INS, qwen_study.LENGTH)
 qwens = qwen_study.warm_starts(qwen_model, qwen_checkpoints, qwen_first)
-level = max(1e-4, 0.5 ** len(qwens[qwen_study.WORD]))
+level = max(3e-5, 0.5 ** len(qwens[qwen_study.WORD]))
 qwen_states = {}  # testbed and prompts of every task, checkpoint and stage
 for task, k in ((t, k) for t in qwens for k in range(len(qwens[t]))):
     qwen = qwens[task][k]
