@@ -20,7 +20,7 @@ reproduce: env
 	$(BIN)/python book/build.py --reproduced $(OUT)
 
 test: env lint
-	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadfile notebooks tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadfile notebooks tests
 
 book: env
 	$(BIN)/python book/build.py

@@ -107,8 +107,8 @@ figures.show(
 # We found three things.
 #
 # - **The gap is exactly the gradient of the log-odds of success, and every group estimator steps along it in the mean.** REINFORCE, RLOO, Dr. GRPO and GRPO differ on one prompt by a scalar only, their gain. Over all groups of the bandit this holds to {claim}`1-bandit-expected-group-update:measured:.0e`, and the training loop's own update of the Qwen, on thousands of sampled responses, misses it by {claim}`1-qwen-expected-group-update:measured:.2f` of what its noise allows.
-# - **The longest step with a guarantee is $66$ times that of P1, for features in the unit ball, and it cannot be lengthened.** An optimiser that looks for a policy on which a shorter step keeps less than half of its gain ends at {claim}`1-bandit-against-printed-step:measured:.3f` of ours.
-# - **A step on the mean of many prompts harms some of them, and the overlap of their gradients says how many.** On networks, where nothing bounds the curvature beforehand, twice the curvature at the start of a step covered at least nine tenths of the steps for {claim}`1-transformer-training-band:measured:.0f` of {claim}`1-transformer-training-band:n` runs of the transformer.
+# - **The longest step with a guarantee is $66$ times that of P1, for features in the unit ball, and no larger multiple of the alignment is safe for all policies.** An optimiser that looks for a policy on which a shorter step keeps less than half of its gain ends at {claim}`1-bandit-against-printed-step:measured:.3f` of ours.
+# - **A step on the mean of many prompts can harm some of them, and where the signs of the gradients' cosines are random their overlap says how many.** On networks, where nothing bounds the curvature beforehand, twice the curvature at the start of a step covered at least nine tenths of the steps for {claim}`1-transformer-training-band:measured:.0f` of {claim}`1-transformer-training-band:n` runs of the transformer.
 #
 # To use this in a run of your own, skip to [what to do](gap-what-to-do).
 #
@@ -160,7 +160,7 @@ gap = gradient_gap(responses)
 print(gap.round(3), f"{gap_alignment(responses, gap):.3f}")
 
 # %% [markdown]
-# The third testbed of this book is a Qwen3 of the real architecture, small, with the vocabulary of its task, which is to multiply elements of $S_3$ step by step.
+# This book has three testbeds: the bandit of these lines, a softmax over a few responses with given features; a synthetic transformer (section 1.6); and a Qwen3 of the real architecture, small, with the vocabulary of its task, which is to multiply elements of $S_3$ step by step.
 # Every response it can give is enumerated, malformed ones included, so success and gap are exact on a network too.
 # We take warm starts from several seeds, because one network would be a sample of one.
 
@@ -346,7 +346,7 @@ def largest_gain_error(gains=GAINS):
 
 # %% [markdown]
 # Enumerating groups of eight of a Qwen is out of reach, so there the training loop itself is put to the test: one of its updates, on many sampled groups at once, against the gain times the exact gap.
-# How far sampling noise may carry it is known exactly, from the variance of one group's update and Bernstein's inequality.
+# How far sampling noise may carry it is bounded, up to a small probability, by the variance of one group's update and Bernstein's inequality.
 
 # %% tags=["remove-input"]
 firsts = [prompts[0] for prompts in short]
@@ -606,12 +606,12 @@ def runs_outside(sign=1.0, share=1.0, aligned=True):
 
 
 # %% [markdown]
-# Where the progress is smaller than the band the theorem is silent, but its sign is still the right one in {claim}`1-bandit-sign-inside-the-band:measured:.0f` of {claim}`1-bandit-sign-inside-the-band:n` such runs.
+# Where the progress is smaller than the band the theorem is silent; in runs of their own, at a cosine of one fiftieth, the sign of the progress was still the right one in {claim}`1-bandit-sign-inside-the-band:measured:.0f` of {claim}`1-bandit-sign-inside-the-band:n`.
 # And where the alignment fades so fast that the progress stays bounded, success stays below a ceiling that is known before the run starts (claim {claim}`1-bandit-summable-alignment-stalls:id`).
 #
 # ## 1.5 Many prompts: a step for the mean harms some of them
 #
-# **A step along the gradient of the mean lowers the prompts whose gap points against it, and their share follows from the overlap of the gradients.**
+# **A step along the gradient of the mean lowers the prompts whose gap points against it, and if the signs of the cosines are random their share follows from the overlap of the gradients.**
 # Every prompt $q$ has its own gap $D_q$, and {prf:ref}`thm-two-sides` holds for each, with its own alignment $D_{w,q} = \langle w, D_q\rangle$ and its own width $\mathrm{diam}_{w,q}$.
 # So once $|D_{w,q}| > \eta\,\mathrm{diam}_{w,q}^2/8$ the sign of the alignment decides whether the prompt gains.
 # Where it is negative, the step for all *interferes* with this prompt.
@@ -807,7 +807,7 @@ def covered_checkpoints(factor=2.0, sign=1.0):
 # %% [markdown]
 # Two checkpoints are too few for a verdict, so on this page the last line is not judged; the full profile takes twenty.
 # Some steps miss the band by far, so the alignment, even with the curvature at the start, is no guarantee.
-# Exact steps along one prompt's gap tell the same: chosen from the curvature at their start most runs on the Qwen stay above the bound of {prf:ref}`thm-convergence` (claim {claim}`1-qwen-success-lower-bound:id`), but a shorter step is not always a safer one, because the curvature can grow on the way.
+# Exact steps along one prompt's gap tell the same: at half of the step that the curvature at their start allows most runs on the Qwen stay above the bound of {prf:ref}`thm-convergence` (claim {claim}`1-qwen-success-lower-bound:id`, not judged on this page), but not all, because the curvature can grow on the way.
 # On any testbed the alignment of an update takes one line, and the responses should be ones that the update did not use:
 
 # %%
@@ -829,20 +829,20 @@ print(f"{gap_alignment(fresh, update):.3f} nats per unit of step")
 # | A step loses at most a multiple of $L + 8G^2$ of its squared length. | **Sharpened**. $L + \frac12 G^2$ is enough, and $\frac18\mathrm{diam}_u^2$ for log-linear policies, where no smaller constant will do ({prf:ref}`thm-one-step`). |
 # | Steps of up to $[D_w]_+/(2(L + 8G^2))$ keep half of their first-order gain. | **Sharpened**. For log-linear policies with features in the unit ball the longest such step is $66$ times as long, and no longer one is safe. |
 # | Success then exceeds $J_0/(J_0 + (1-J_0)e^{-M/2})$. | **Sharpened**. It does with those longer steps ({prf:ref}`thm-convergence`). |
-# | Convergence to one assumes that the progress $M$ grows without bound. | **Confirmed** as a condition that is needed: with bounded progress success stays below one, for steps whose squares are summable ({prf:ref}`thm-two-sides`). |
+# | Convergence to one assumes that the progress $M$ grows without bound. | **Confirmed** as a condition that is needed: with steps of the guaranteed length bounded progress alone keeps success below a number less than one; for other steps it does if their squares are summable ({prf:ref}`thm-two-sides`). |
 #
 # Reviews of P1 also objected that its analysis is of one prompt and of plain gradient steps.
-# Both can be answered, because the theorems hold prompt by prompt (section 1.5) and for steps in any direction, Adam's included.
+# For log-linear policies both can be answered, because the theorems hold prompt by prompt (section 1.5) and for steps in any direction, Adam's included; on networks only the first order and a measured curvature remain (section 1.6).
 # Every claim, its sabotages and both profiles stand in the [ledger](../book/ledger); what supports this page without being on it is in the [evidence](evidence/01_gap_alignment).
 #
 # (gap-what-to-do)=
 # ## 1.8 What to do
 #
-# 1. **Log the alignment and not only the norm of the gradient**, with `gap_alignment(responses, update)` on responses that the update did not use. If it is negative beyond its noise for some prompts, they interfere; if it is negative in the mean, look first for a wrong sign or a stale batch.
-# 2. **Watch the log-odds of success**, because at a constant alignment and step they are a straight line, near zero and near one alike.
+# 1. **Log the alignment and not only the norm of the gradient**, with `gap_alignment(responses, update)` on responses that the update did not use. If it is negative beyond its noise for some prompts, they interfere; if the step points against the gradient of the mean success, look first for a wrong sign or a stale batch, and then at how the gains weigh the prompts (exercise 4).
+# 2. **Watch the log-odds of success**, because at a constant alignment and step they are a straight line up to the band, near zero and near one alike.
 # 3. **When you switch between GRPO, Dr. GRPO and RLOO on one prompt, multiply the rate by the old gain over the new one**, `group_gain(J, G, bessel=True)` for TRL's GRPO. This suits the next steps only, because the ratio moves with success, and Adam divides a constant factor out anyway.
 # 4. **If progress stalls, look whether the alignments or the steps shrink** before you blame the reward.
-# 5. **Before you enlarge a batch, look at the overlap.** More prompts whose gradients share directions mean more prompts harmed by each step.
+# 5. **Before you enlarge a batch, look at the overlap.** Where the signs of the cosines are mixed, more prompts mean more overlap and more of them harmed by each step; prompts whose gradients agree help each other, so look at the signs too.
 #
 # ## 1.9 Exercises
 #

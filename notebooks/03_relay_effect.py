@@ -22,7 +22,7 @@
 # Train on shorter chains as well, and the long ones come along.
 # How wide a gap may one leave between the lengths?
 #
-# **At every moment the success of the next length is that of this one to a power $\kappa$, the ratio of the lengths or more; whether that is a relay or a pause depends on $\kappa$, and on when you call a length learned.**
+# **At every moment the success above chance of the next length is that of this one to a power $\kappa$, the ratio of the lengths or more; whether that is a relay or a pause depends on $\kappa$, and on when you call a length learned.**
 
 # %% tags=["parameters", "remove-cell"]
 profile: str = "book"  # label of the profile that set these parameters
@@ -157,7 +157,7 @@ figures.show(
 # The paper of this chapter, P2 ({cite:t}`huang2026relay`), calls this a *relay*, because each length hands over to the next, and proves that a small ratio of lengths gives a relay and a large one a long plateau.
 # We found three things.
 #
-# - **The hand-off has one exponent, and no ratio is special.** A head that reads one clause at a time relays up to a ratio that the levels decide, as {claim}`3-bandit-relay-or-plateau:measured:.0f` of {claim}`3-bandit-relay-or-plateau:n` runs confirm for three pairs of levels (section 3.3). A head that saturates has another exponent, in one line; {claim}`3-transformer-softmax-exponents:measured:.0f` of {claim}`3-transformer-softmax-exponents:n` transformers are within a fifth of it, where the exact test asks for {claim}`3-transformer-softmax-exponents:predicted:.0f` (section 3.5). On small Qwens, whose exponent is not far above the ratio, a ratio of eight relays.
+# - **The hand-off has one exponent, and no ratio is special.** A head that reads one clause at a time relays up to a ratio that the levels decide, as {claim}`3-bandit-relay-or-plateau:measured:.0f` of {claim}`3-bandit-relay-or-plateau:n` runs confirm for three pairs of levels (section 3.3). A head that saturates has another exponent, in one line; {claim}`3-transformer-softmax-exponents:measured:.0f` of {claim}`3-transformer-softmax-exponents:n` transformers are within a fifth of it, where the exact test asks for {claim}`3-transformer-softmax-exponents:predicted:.0f` (section 3.5). On the small Qwens of this page a ratio of eight relays, without a verdict.
 # - **Keep what is mastered if the gap is wide.** The wait for the next length then grows as a power of the ratio; without the mastered length it grows exponentially (section 3.4).
 # - **On a group that commutes the reward cannot see the order of the steps.** {claim}`3-transformer-abelian-success:measured:.0f` of {claim}`3-transformer-abelian-success:n` transformers earn full reward there with a wrong clause map, and in our runs of P2's own experiment, on such a group, most right answers take the clauses in another order (sections 3.7 and 3.8).
 #
@@ -208,7 +208,7 @@ figures.show(
 
 # %% [markdown]
 # If the errors of steps are independent and every wrong element is equally likely, success above chance is a power: $y_h = \lambda^h$ with one number $\lambda$, the decay per step.
-# That holds on every group and for any law of the errors as a sum of powers over irreducible representations (evidence, [success as a random walk](evidence/03_relay_effect)).
+# On every group and for any law of the errors it becomes a sum over irreducible representations (evidence, [success as a random walk](evidence/03_relay_effect)).
 
 # %%
 chance = 1 / s3.order
@@ -219,7 +219,8 @@ print(success.round(3), normalized_success(success, s3.order).round(3))
 # ```{prf:definition} Relay, pause, and wait over rise
 # :label: def-relay
 # A length is *found* when its $y$ reaches a level $q$, and *mastered* when it reaches a level $Q$.
-# The *hand-off* from a length $h$ to the next one $h' = Rh$ of a mixture is a *relay* if $h'$ is found before $h$ is mastered, and otherwise a *plateau*, whose length is the *wait*.
+# The *hand-off* from a length $h$ to the next one $h' = Rh$ of a mixture is a *relay* if $h'$ is found before $h$ is mastered, and otherwise a *plateau*, or pause.
+# The *wait* is the time from the mastery of $h$ until $h'$ is found, which is not positive in a relay.
 # *Wait over rise* is the wait over the time that $h'$ then takes from $q$ to $Q$.
 # ```
 #
@@ -228,7 +229,7 @@ print(success.round(3), normalized_success(success, s3.order).round(3))
 #
 # ## 3.2 One number pushes all lengths
 #
-# **A length pushes hardest when its own success is about one third, and a long one alone does not push at all.**
+# **A length pushes hardest when its own success is about one third, and a long one that starts near chance hardly pushes at all.**
 # Suppose that one number is learned, the logit $w$ of the right clause.
 # Attention on the right clause is $a = 1/(1+(c-1)e^{-w})$ in a context of $c$ clauses.
 # A *fixed* context shows the same clauses to every chain; a *dilute* one shows the chain's own only, $c = h$, as in P2, so a longer chain is also a longer list to search.
@@ -381,7 +382,7 @@ right.set_xticks([2, 3, 7, 20], ["2", "3", "7", "20"], minor=False)
 right.minorticks_off()
 figures.show(
     fig,
-    "Left: success of the next length against that of chains of 5, on the bandit with a logit for every name; circles REINFORCE, triangles GRPO, squares Adam, one run each. All lie on the dashed curves of the hand-off exponent. A curve through the shaded corner is a plateau by the levels 0.1 and 0.9. Right: the exponent against the ratio, from chains of 5, and the limits of two pairs of levels. In a fixed context any ratio drawn is far from P2's limit; with a softmax head a ratio of 3 is above ours and below P2's.",
+    "Left: success of the next length against that of chains of 5, on the bandit with a logit for every name; circles REINFORCE, triangles GRPO, squares Adam, one run each. All lie on the dashed curves of the hand-off exponent. A curve through the shaded corner is a plateau by the levels 0.1 and 0.9. Right: the exponent against the ratio, from chains of 5, and the limits of two pairs of levels. In a fixed context any ratio drawn is far from P2's limit; with a softmax head a ratio of 3 is above ours and below P2's. The curves are drawn at a success of 0.9; P2's limit is meant for 0.99, where exponents are larger.",
 )
 
 
@@ -445,7 +446,7 @@ def runs_that_turn(ratio=None):
 
 # %% [markdown]
 # So the ratios three and seven of P2 are not special.
-# In a fixed context even seven and nine relay, by every ruler (claim {claim}`3-bandit-rough-spectrum-in-a-fixed-context:id`), and a linear head pauses there only because the *context* grows with the chain.
+# In a fixed context even seven and nine relay, by every ruler (claim {claim}`3-bandit-rough-spectrum-in-a-fixed-context:id`), and where a linear head pauses there, by the levels $0.1$ and $0.9$, it is only because the *context* grows with the chain; by P2's own levels it relays even so.
 # A softmax head in a dilute context is above our limit at a ratio of three already, and by P2's own levels it relays at three and pauses at seven, as P2 says.
 #
 # ## 3.4 How long is the wait, and should mastered lengths stay?
@@ -453,6 +454,7 @@ def runs_that_turn(ratio=None):
 # **With the mastered length kept, the wait grows as a power of the ratio; dropped, it grows exponentially, which costs most where the head saturates.**
 # A mastered length never quite stops pushing: with a linear head its gradient falls as one over time only.
 # If nothing is left of it, because the length is dropped, its groups are all correct or their updates clipped, the next length must escape alone.
+# In this section the wait ends at half success of the next length.
 
 # %% tags=["remove-cell"]
 STARTS = {"linear": np.log(4), "softmax": 0.6}
@@ -521,14 +523,14 @@ def exponent_of_wait(head="softmax", kept=True):
 
 
 # %% [markdown]
-# P2 proves the same of its own task: for ratios that grow its Theorem 5.1 has a plateau of length $\tilde\Theta\big((L_{\max}/\eta)\,d^{\,C_B-1}\big)$, polynomial in the order $d$ of the group.
+# P2, too, proves a plateau that is polynomial and not exponential, though in another variable: for ratios that grow its Theorem 5.1 has one of length $\tilde\Theta\big((L_{\max}/\eta)\,d^{\,C_B-1}\big)$, polynomial in the order $d$ of the group, with the longest length $L_{\max}$, the learning rate $\eta$ and $d^{\,C_B}$ the weight that the head gives to a clause that it reads for certain.
 # Exponentially flat, by its Proposition $4.1$, is only the start of a long length alone.
 # All mixtures here weigh their lengths equally; no other weights were run.
 # P2 divides success by the length before it averages, which changes all times and no exponent.
 #
 # ## 3.5 Forty-five names move as one number
 #
-# **On a transformer whose every logit is free, half-times follow the flow of one logit with nothing fitted, and a saturating head follows its exponent.**
+# **On a transformer whose every logit is free, half-times follow the flow of one logit with nothing fitted, and a saturating head follows its exponent nearly always.**
 # The transformer of chapter {doc}`1 </notebooks/01_gap_alignment>` has a table of forty-five names, and a matrix scores every name against every other: $2{,}025$ logits, trained by plain gradient steps on exact expected updates.
 # We start it where the right clause of a chain of five has attention one half (linear head) or a logit of $0.6$ (softmax head, $\beta = 10$), in a dilute context.
 
@@ -627,13 +629,13 @@ def seeds_that_pause(wide="rough"):
 
 
 # %% [markdown]
-# The exponents of {claim}`3-transformer-softmax-exponents@book:measured:.0f` of {claim}`3-transformer-softmax-exponents@book:n` transformers lie within a fifth of the formula's in the book profile, where an exact test asks for {claim}`3-transformer-softmax-exponents@book:predicted:.0f`; by that this claim fails here, and the full profile has more seeds.
+# The exponents of {claim}`3-transformer-softmax-exponents@book:measured:.0f` of {claim}`3-transformer-softmax-exponents@book:n` transformers lie within a fifth of the formula's in the book profile, where an exact test asks for {claim}`3-transformer-softmax-exponents@book:predicted:.0f`; so the claim fails here, though narrowly; the full profile asks the same of more seeds.
 #
 # By the levels $0.1$ and $0.9$ the smooth mixture of the softmax head pauses as well, and by wait over rise it does not: this is why a ruler must be named.
 #
 # ## 3.6 On a Qwen
 #
-# **Even a gap of eight is a relay on a small Qwen, because its exponent is not far above the ratio.**
+# **On the few small Qwens of this page even a gap of eight is a relay, as an exponent near the ratio would have it; they are too few for a verdict.**
 # A Qwen is asked for the product of a word over $S_3$ and writes its running products, one a token.
 # Its warm start comes from a teacher that replaces each step by a random element with probability $0.4$, so the longest words begin at chance.
 # Then GRPO trains it on words of four lengths (*smooth*), of the shortest and the longest (*rough*), or of the longest alone, with as many samples in each case: eight words with sixteen responses a step, by plain gradient steps cut to a norm of three.
@@ -699,7 +701,7 @@ def rough_relays(kind="rough", mastered=0.9):
 
 
 # %% [markdown]
-# The longest words alone hardly leave chance within these steps; the flow says that they would move in time, but in one that grows exponentially with the length.
+# The longest words alone hardly leave chance within these steps; the flow says that they would move in the end, after a time that grows exponentially with the length.
 # That the shortest words get worse meanwhile is what training on noise does.
 # In the figure the lengths between help as well; from so few checkpoints that is no result.
 
@@ -947,9 +949,9 @@ def right_at_45(group="Z96", at=2):
 # | A smooth spectrum, $R = 3$, leads to a relay (abstract; Theorem 5.2). | **Limited**. A linear head relays by every ruler; a saturating one by P2's levels and by wait over rise, not by the levels $0.1$ and $0.9$; our runs on $\mathbb Z_{96}$ do not. |
 # | Abrupt jumps, $R = 7$, lead to long plateaus of polynomial length (abstract; Theorem 5.1). | **Confirmed** where the context is the chain and the head saturates, and polynomial while the short chains stay; **limited**, because in a fixed context a linear head relays at seven and nine, and small Qwens at eight. Theorem 5.1 is about ratios that grow; seven is its figure's. |
 # | A long horizon alone starts exponentially flat (Proposition $4.1$). | **Confirmed** ({prf:ref}`thm-flow`). |
-# | $R$ decides the hand-off, where $\Delta_{k+1}^{L_{k+1}}$, the success of the next length, has grown to about $1-\Delta_k$, what this one lacks (section 6.2). | **Sharpened** for one logit: one exponent ties the two at all times ({prf:ref}`thm-handoff`), and forty-five names follow it. |
+# | $R$ decides the hand-off, where $\Delta_{k+1}^{L_{k+1}}$, the success of the next length, has grown to about $1-\Delta_k$, what this one lacks (section 6.2). | **Sharpened** for one logit: one exponent ties the two at all times ({prf:ref}`thm-handoff`), and on the bandit forty-five names follow it. |
 # | For constant $R$ the time of a relay is bounded above (Theorem 5.2). | No verdict: our stage time, in the evidence, is exact, but for success and not for success over length. |
-# | On non-abelian simple groups attention converges to the right clause (Theorems 4.1 and 5.2). | **Confirmed**: the gradient at uniform attention points to it (claim {claim}`3-none-nonabelian-points-right:id`). |
+# | On non-abelian simple groups attention converges to the right clause (Theorems 4.1 and 5.2). | **Limited**: at the start the gradient at uniform attention points to it (claim {claim}`3-none-nonabelian-points-right:id`). That sampled training then arrives there we do not find for every seed. |
 # | On abelian groups the largest normalised character is one, which leaves them out of a proof (Remark B.1). | **Sharpened**: uniform attention is a saddle there ({prf:ref}`cor-saddle`), and no order is better than another. |
 # | Although $\mathbb Z_{96}$ commutes, its shortcuts are mild from length five on (section 7.1). | **Not reproduced**: most right answers of our runs take another order; settings partly unknown. |
 # | Trained on 5, 15, 45, a transformer on $\mathbb Z_{96}$ reaches success near one at 45 (figure 3a). | **Not reproduced**: two seeds end near chance there. |
@@ -961,7 +963,7 @@ def right_at_45(group="Z96", at=2):
 #
 # 1. **Plot $y$ for every difficulty**, with the chance of a blind guess taken out, never raw success.
 # 2. **Keep a level with $y$ between a tenth and a half in every batch.** Levels push hardest near $1/e$. If none is there, insert one: `next_ratio(y, visible)` says how far it may lie from a level you have measured, for a linear head; for a saturating one the gap must be narrower.
-# 3. **Do not train the longest level alone.** On {claim}`3-qwen-smooth-against-single:n` Qwens the smooth mixture got {claim}`3-qwen-smooth-against-single:measured:.0f` more answers to the longest words right than as many samples of these alone.
+# 3. **Do not train the longest level alone.** On {claim}`3-qwen-smooth-against-single:n` Qwens the smooth mixture got {claim}`3-qwen-smooth-against-single:measured:.0f` more answers to the longest words right than as many samples of these alone, on too few checkpoints for a verdict; that a long level alone waits exponentially is the theorem's word.
 # 4. **Keep mastered levels if the next one is far**, because they shorten the wait; if it is near, dropping them can be faster with a head that does not saturate. A level whose groups are all correct is as good as dropped.
 # 5. **Measure $\kappa = \ln y'/\ln y$ while both levels can be seen**, on single prompts if they differ, because pass rates mixed over prompts make it look smaller. It is at least the ratio.
 # 6. **Do not read success as right reasoning.** Check steps, and prefer a task whose reward depends on their order.

@@ -22,7 +22,7 @@
 # The division came in as whitening {cite:p}`shao2024deepseekmath`, was taken out again as a bias {cite:p}`liu2025drgrpo`, and is defended as a step adapted to curvature by P4 ({cite:t}`ge2026normalization`).
 # When does it help, and by how much?
 #
-# **It helps in groups of eight or more, and moderately: in groups of sixteen success comes {claim}`4-bandit-speed-up:measured:.2f` times as soon on a bandit and {claim}`4-transformer-speed:measured:.2f` times on a transformer. In groups of four it is hardly more than another learning rate.**
+# **It helps in groups of eight or more, and moderately: under plain SGD in groups of sixteen success comes {claim}`4-bandit-speed-up:measured:.2f` times as soon on a bandit and {claim}`4-transformer-speed:measured:.2f` times on a transformer. Under Adam less of it is left, and in groups of four it is hardly more than another learning rate.**
 
 # %% tags=["parameters", "remove-cell"]
 profile: str = "book"  # label of the profile that set these parameters
@@ -207,13 +207,13 @@ axes[1].set(title="AdamW, no weight decay")
 four, eight, sixteen = (found["bandit", "sgd", G] for G in SIZES)
 figures.show(
     fig,
-    f"How much sooner success reaches 95% when each prompt's update is divided by the standard deviation of its group: median over runs of the steps without it over the steps with it. All runs raise success equally fast at the start. With SGD the bandit gains {four:.2f}, {eight:.2f} and {sixteen:.2f} in groups of 4, 8 and 16, as predicted, and the transformer much the same; with AdamW the transformer gains {found['transformer', 'adam', 16]:.2f} in groups of 16 and the Qwen {found['Qwen', 'adam', 16]:.2f}, against {found['Qwen', 'sgd', 16]:.2f} with SGD. The Qwen's bars are medians over {qwen_checkpoints} checkpoints with {qwen_seeds} run of each arm, and a single run is noisy.",
+    f"How much sooner success reaches 95% when each prompt's update is divided by the standard deviation of its group: median over runs of the steps without it over the steps with it. All runs raise success equally fast at the start. With SGD the bandit gains {four:.2f}, {eight:.2f} and {sixteen:.2f} in groups of 4, 8 and 16, as predicted, and the transformer much the same; with AdamW the transformer gains {found['transformer', 'adam', 16]:.2f} in groups of 16 and the Qwen {found['Qwen', 'adam', 16]:.2f}, against {found['Qwen', 'sgd', 16]:.2f} with SGD. The Qwen's bars are medians over {qwen_checkpoints} checkpoints with {qwen_seeds} run of each arm; single runs are noisy, and a median of two can hide a checkpoint that gains nothing.",
 )
 
 # %% [markdown]
 # We found three things.
 #
-# - **Less variance means less curvature, so a longer step is safe.** This is P4's idea, and it is right with better constants: no success rate has more curvature than $\frac{\sqrt3}{18}\mathrm{diam}^2$ ({claim}`4-bandit-smoothness:measured:.4f`), and for one step GRPO's guarantee is never smaller than REINFORCE's.
+# - **Less variance means less curvature, so a longer step is safe.** This is P4's idea, and it is right with better constants: no success rate has more curvature than $\frac{\sqrt3}{18}\mathrm{diam}^2$ ({claim}`4-bandit-smoothness:measured:.4f`), and for one step GRPO's guarantee is never smaller than REINFORCE's, if both take the same step at even odds.
 # - **A group of a few rewards does not know its deviation.** In groups of two or three the division is a change of the learning rate and nothing else; in groups of sixteen it does part of what an exact deviation would do. One deviation for the whole batch has no such limit, and under plain SGD it was the faster choice at every group size that we tried.
 # - **It can hurt, and Adam does part of it already.** On prompts that never interfere the division is mostly the worse direction early on, and pays only when most prompts are solved. Adam takes the gain away if its memory is short compared with the run.
 #
@@ -269,7 +269,7 @@ axes[0].set_title("sharp: success at most 0.6")
 axes[1].set_title("flat: success at most 0.98")
 figures.show(
     fig,
-    "Four steps up the success rate of two prompts that differ in their variance only, at one learning rate, with and without division by the exact deviation; the dots are shifted off the curve. On the sharp prompt both arrive. On the flat one the undivided steps hardly move, and the divided ones go about as far as on the sharp one.",
+    "Four steps up the success rate of two prompts that differ in their variance only, at one learning rate, with and without division by the exact deviation; the dots are shifted off the curve. On the sharp prompt both arrive. On the flat one both fall short, and the divided steps come about twice as far as the undivided ones.",
 )
 
 # %% [markdown]
@@ -398,7 +398,7 @@ def largest_curvature(rates=TRIED):
 #
 # ## 4.2 GRPO is the half-way house of a family
 #
-# **For one step GRPO guarantees at least what REINFORCE does, at every $\sigma$ and without a condition; dividing by the variance guarantees more still.**
+# **For one step, if both take the same one at even odds, GRPO guarantees at least what REINFORCE does at every $\sigma$; dividing by the variance guarantees no less again.**
 # Divide the gradient by a power $a$ of the deviation: $a=0$ is none, $a=1$ std, and $a=2$ steps along the gap itself.
 # The constant in front is chosen so that all of them take the same step at $J=\frac12$, where $2\sigma = 1$.
 #
@@ -416,7 +416,7 @@ def largest_curvature(rates=TRIED):
 #
 # and each prompt's success by at least its own term.
 # For $a = 0, 1, 2$ that term is $\frac4C|\nabla J|^2$ times $1-2\sigma^2$, $\frac1{2\sigma}-\frac12$ and $\frac1{8\sigma^2}$.
-# It increases with $a$, at every $\sigma$.
+# It increases with $a$ at every $\sigma$ below one half, where all are equal.
 # The gain itself comes arbitrarily close to it for every $a < 2$; for $a=2$ it is at least $2(1-e^{-1})$ times as large.
 # ```
 #
@@ -513,6 +513,7 @@ def worst_share(sign=1.0, stretch=1.0):
 
 
 # %% [markdown]
+# The matching matters: {prf:ref}`thm-smoothness` allows REINFORCE a longer constant step than this one, and near even odds its guarantee is then the larger.
 # P4 asks for a mean of $\sigma$ below $\frac38$; that condition belongs to its own bounds at its own step sizes.
 # In return our guarantee is about one step, and for orthogonal prompts, where P4 asks for non-negative inner products only.
 #
@@ -581,7 +582,7 @@ figures.show(
 # %% tags=["remove-input"]
 @ledger.claim(
     "4-bandit-printed-sum-bound",
-    headline="Inside every assumption of P4's Theorem 3.2 the sum of squared gradients is {measured:.1f} times the bound printed for it, or more.",
+    headline="Inside every assumption of P4's Theorem 3.2, after a hundred steps or more, the sum of squared gradients is at least {measured:.1f} times the bound printed for it.",
     statement="two arms inside every assumption: the sum of squared gradients exceeds the bound printed for it (least ratio at 100, 1,000 and 10,000 steps)",
     testbed="bandit",
     at_least=1.0,
@@ -798,13 +799,13 @@ def median_speed_up(arm="std", group_size=16):
 
 # %% [markdown]
 # One deviation for the whole batch does not saturate, because it changes no balance between prompts: all of its gain is a step that grows as training proceeds.
-# On this bandit TRL's form of it, the deviation of all rewards of the batch, is therefore ahead of each prompt's own at every group size under plain SGD (claim {claim}`4-bandit-batch-std-small-groups:id`).
+# On this bandit TRL's form of it, the deviation of all rewards of the batch, is therefore ahead of each prompt's own at every group size that we tried under plain SGD (in groups of four, claim {claim}`4-bandit-batch-std-small-groups:id`).
 #
 # **And under Adam?**
 # P4's experiments use AdamW, its theory plain gradient ascent.
 # Adam divides every coordinate by the root of an average of its squared gradients, so it divides out a scalar that changes slowly.
 # But that average remembers $1/(1-\beta_2)$ steps, a thousand by default.
-# A run that is shorter keeps an average over all of its past, which does not follow the shrinking gradient, so the growing step of std survives; with a memory of ten steps it is gone.
+# A run that is not much longer keeps an average over nearly all of its past, which does not follow the shrinking gradient, so the growing step of std survives; with a memory of ten steps it is gone.
 
 # %%
 for memory in (0.9, 0.99, 0.999):
@@ -818,7 +819,7 @@ for memory in (0.9, 0.99, 0.999):
 # %% tags=["remove-input"]
 @ledger.claim(
     "4-bandit-adam",
-    headline="With a memory of ten steps Adam leaves std nothing to gain: it takes {measured:.3f} times as long to do without it, at G = 16.",
+    headline="With a memory of ten steps Adam leaves std next to nothing to gain: it takes {measured:.3f} times as long to do without it, at G = 16.",
     statement="Adam with beta_2 = .9 on the bandit at G = 16: end of the exact interval of the median speed-up of std over none that is farther from one, within .03 of it",
     testbed="bandit",
     kind="statistical",
@@ -906,7 +907,8 @@ def between(optimizer="adam", arm="std"):
 
 # %% [markdown]
 # On the Qwen the unit is the checkpoint: each has a warm start and {claim}`4-qwen-speed-up:n` were trained, on ten words each, with one run of each arm.
-# With plain SGD and groups of sixteen dividing by the deviation saves {claim}`4-qwen-speed-up:measured:.0f`% of the steps, and in groups of four less, because four rewards hardly know their deviation; under Adam it saves {claim}`4-qwen-adam:measured:.0f` points less, because Adam divides by the size of recent gradients and so does part of the work already.
+# With plain SGD and groups of sixteen dividing by the deviation saves {claim}`4-qwen-speed-up:measured:.0f`% of the steps on average, but the checkpoints differ widely and the order of the group sizes is not the predicted one.
+# Under Adam it saves {claim}`4-qwen-adam:measured:.0f` points less, as one would expect if Adam does part of the work already; so few single runs decide neither.
 # The sample deviation changes none of this: it multiplies every update by $\sqrt{(G-1)/G}$, a learning rate that the matching takes out, and Adam ignores.
 
 # %% tags=["remove-input"]
@@ -967,7 +969,7 @@ def points_lost(first="sgd", second="adam"):
 # **Does curvature really follow variance?**
 # {prf:ref}`thm-curvature-variance` is a bound, so this has to be looked at.
 # P4 looked, at a diagonal Fisher proxy, and prints both halves: curvature follows variance across the prompts of one step, and *not* over training, where it calls the relation local.
-# On a task that the transformer solves we find that it does follow over training; elsewhere it does not, and on the Qwen's few checkpoints narrow valleys hide any relation (claim {claim}`4-qwen-curvature-over-training:id`).
+# On a task that the transformer solves we find that it does follow over training; elsewhere it does not, and the Qwen's few checkpoints disagree with that, because their runs enter regions of very high curvature (claim {claim}`4-qwen-curvature-over-training:id`).
 
 # %% tags=["remove-cell"]
 draws = range(seed, seed + transformer_draws)
@@ -1034,7 +1036,7 @@ def draws_near_one(case="solvable", root=False, above=0.5):
 #
 # ## 4.6 When it hurts
 #
-# **The division weighs prompts by a guess at their curvature, and it is the worse choice where the guess is wrong: early on, where groups are noisy, and where prompts overlap.**
+# **The division weighs prompts by a guess at their curvature, and it is the worse direction where the guess is wrong: early on, and, in a second-order form that no run has tested, where noise and overlap are both large.**
 # First a clean case.
 # Twelve prompts of the transformer use disjoint names, so their gradients are orthogonal for ever, and they start at random success rates.
 # We compare directions free of any learning rate: a step along $\sum_q\omega_q\nabla J_q$ whose length is limited by the size of the curvature along it gains
@@ -1128,7 +1130,7 @@ def sets_rise_and_fall(runs=orthogonal, until=1.0):
 #
 # ```{prf:theorem} Best weight of a group
 # :label: thm-group-weight
-# Let the scores of right and of wrong responses have the same covariance, with trace $k|D|^2$, and let the Hessian be $-C\sigma^2$ times the identity, which needs $J > \frac12$.
+# Let the scores of right and of wrong responses have the same covariance, with trace $k|D|^2$, and take the Hessian as $-C\sigma^2$ times the identity, a simplification: with equal covariances a log-linear policy has curvature along $D$ only, and of this sign for $J > \frac12$.
 # Given rewards with $v=\hat p(1-\hat p)$, the mean-removed update of a group of $G$ has mean $vD$ and variance $vk|D|^2/G$, and the weight that maximises its expected gain to second order is proportional to $1/(v + k/G)$.
 # ```
 #
@@ -1156,14 +1158,14 @@ def sets_rise_and_fall(runs=orthogonal, until=1.0):
 # | --- | --- |
 # | For log-linear policies the curvature of $J$ is at most $4X^2$ times the variance of the reward (Lemma 3.1). | **Sharpened**: $2X^2$; $c(J)\,\mathrm{diam}^2$ at each $J$ and $\frac{\sqrt3}{18}\mathrm{diam}^2$ at every $J$ are best possible; a form for all policies. |
 # | Curvature follows variance across the prompts of one step, not over training (section 4.3). | **Limited**. That it is no law over training we confirm, because variance can come without curvature. Once the transformer solves its task it does follow over training; on the Qwen this is undecided. |
-# | GRPO with exact deviations is strictly faster than REINFORCE where the mean of $\sigma$ is below $\frac38$ (Theorem 3.2). | **Sharpened** for a step, one prompt or orthogonal ones: its guarantee is the larger one at every $\sigma$. **Limited** for finite groups: the gain saturates, and failure falls as $1/t$ again. |
+# | GRPO with exact deviations is strictly faster than REINFORCE where the mean of $\sigma$ is below $\frac38$ (Theorem 3.2). | **Sharpened** for a step, one prompt or orthogonal ones: with steps that are equal at even odds its guarantee is nowhere the smaller one. **Limited** for finite groups: the gain saturates, and failure falls as $1/t$ again. |
 # | The sum of squared gradients is at most a constant times the mean of $\sigma$ (Theorem 3.2). | **Contradicted** as printed, inside the assumptions. |
 # | The smallest squared gradient obeys that bound over $T$ (its proof, appendix D). | **Sharpened** for one prompt: half the constant is enough. |
 # | The exact deviation of the prompt divides the gradient (section 2); the group size does not enter. | **Limited**: in groups of two and three the division changes the learning rate only. |
 # | Dividing by $\sigma$ is an adaptive gradient (abstract). | **Limited**: in a group the weight stops at $G/\sqrt{G-1}$. |
 # | The division helps where gradients are nearly orthogonal and curvature differs from prompt to prompt (introduction, section 4.4). | **Limited**: with both conditions met it helps late in training and is the worse direction early. In the second-order form the best power falls with overlap and noise, as P4's condition would have it. |
 # | There are three phases, and in the last one lost orthogonality limits further gains (abstract). | **Limited**: the gain also ends with orthogonality intact, so its loss is not needed. Whether the phases appear on a Qwen is undecided. |
-# | Inner products of gradients are non-negative throughout (Assumption 4, section 4.4). | Its own Table 3 has "49.5, 27.3 and 33.6%" of negative pairs at steps $0$, $260$ and $500$. Our illustration agrees with the table. |
+# | Inner products of gradients are non-negative throughout (Assumption 4, section 4.4). | Its own Table 3 has "49.5, 27.3 and 33.6%" of negative pairs at steps $0$, $260$ and $500$. An illustration in the evidence agrees with the table. |
 # | The experiments use AdamW, the theory plain gradient ascent (section 4). | **Limited**: with Adam less of the gain is left on networks, and none if its memory is short compared with the run. |
 #
 # P4's curves are those of a language model of more than a billion parameters; we did not run it.
@@ -1173,7 +1175,7 @@ def sets_rise_and_fall(runs=orthogonal, until=1.0):
 # ## 4.8 What to do
 #
 # TRL's `scale_rewards` is `"group"` (std, its default), `"batch"` or `"none"`.
-# Each cell below has two numbers: the median speed-up of `"group"` over `"none"` on the bandit, the transformer and the Qwen, and the factor for the learning rate when you switch from `"none"` to `"group"` and want the same initial rise.
+# Each cell below has two parts: the median speed-up of `"group"` over `"none"` on the bandit, the transformer and the Qwen, and the factor for the learning rate when you switch from `"none"` to `"group"` and want the same initial rise.
 # Under SGD that factor is exact for your success rate and group size, here from even odds to $J=0.9$ with TRL's sample deviation; under AdamW, which does not see a constant scale, it is what our three testbeds needed.
 
 
@@ -1197,9 +1199,9 @@ def cell(kind, G):
 rows = [
     (name, cell("sgd", G), cell("adam", G))
     for name, G in (
-        ("4 or fewer", 4),
+        ("4", 4),
         ("8 (TRL's default)", 8),
-        ("16 or more", 16),
+        ("16", 16),
     )
 ]
 figures.table(
@@ -1213,9 +1215,9 @@ figures.table(
 
 # %% [markdown]
 # 1. **In groups of four or fewer, do not expect anything of `"group"`**; set `"none"`, or tune the rate and keep either. `"batch"` gained there under SGD on all testbeds that ran it.
-# 2. **In groups of eight or more `"group"` is a fair default if your prompts are at different stages.** If they are all alike it changes only the size of the step, which a schedule of the learning rate can do as well.
+# 2. **In groups of eight or more `"group"` is a fair default if your prompts are at different stages.** If they are all alike it changes only the size of the step, which a schedule of the learning rate, or `"batch"`, can do as well; under plain SGD `"batch"` was ahead on the bandit at these sizes too.
 # 3. **Early in training, while most prompts are near even odds, `"none"` is the better direction**; the division pays when most prompts are nearly solved and a few are not.
-# 4. **With AdamW look at $\beta_2$.** With a memory $1/(1-\beta_2)$ far below the length of the run, neither `"group"` in small groups nor `"batch"` is much more than `"none"`.
+# 4. **With AdamW look at $\beta_2$.** With a memory $1/(1-\beta_2)$ far below the length of the run, neither `"group"`, even in groups of sixteen, nor `"batch"` is much more than `"none"`.
 # 5. **Rescale the learning rate when you change the setting or $G$**, or you compare two learning rates. TRL adds $10^{-4}$ to the deviation, which is nothing beside that of a mixed group.
 # 6. How sure is this? The first column is a bandit and a transformer that agree with a prediction to a hundredth or two; the Qwen is tiny, and nothing here was tried on a language model of practical size.
 

@@ -23,7 +23,7 @@
 # GRPO and RLOO subtract the mean reward of the group; is there a better number, and does training notice?
 #
 # **The best number is $b^* = J/(J + (1-J)x)$, where $x$ is the score energy of wrong responses over that of right ones; the mean reward is a worse choice than nothing at all as soon as $x > 1 + 1/(1-J)$.**
-# With one right answer of eight, $b^*$ from past batches beat the mean of the group on {claim}`5-bandit-training-lagged:measured:.0f` of {claim}`5-bandit-training-lagged:n` bandits at equal samples; with three right answers it did not, and the picture says why.
+# With one right answer of eight, $b^*$ from past batches beat the mean of the group on {claim}`5-bandit-training-lagged:measured:.0f` of {claim}`5-bandit-training-lagged:n` bandits at equal samples; with three right answers it did not. The picture shows where which baseline is the noisy one.
 
 # %% tags=["parameters", "remove-cell"]
 profile: str = "book"  # label of the profile that set these parameters
@@ -184,9 +184,9 @@ figures.show(
 # We read its abstract only; where its algorithm is tested, it is *the standard reading of the abstract*: a leave-one-out estimate of $b^*$ in each group, and a rate in proportion to $\mathrm{SNR}/(1+\mathrm{SNR})$, estimated from the batch.
 # We found three things.
 #
-# - **Noise: the mean can be far worse than subtracting nothing, and diversity decides.** With one right answer the mean's price grows as one over the failure rate; with several equally likely ones it tends to one ({claim}`5-bandit-collisions-decide:id`). The better of the mean and the zero baseline has never more than twice the least *second moment*, but as *variance* it reached {claim}`5-bandit-better-of-two-as-noise:measured:.1f` times the least.
-# - **Estimating: a small group cannot estimate $b^*$ where it matters, past batches can.** Their estimate costs at most {claim}`5-bandit-independent-estimates-repair:measured:.2f` times the least variance up to a success of $0.95$; it is one number for all prompts, which has a price of its own (section 5.4).
-# - **Training: less noise is not always more success.** Lagged $b^*$ gained on bandits with one right answer and not with three; on the transformer it ended within two hundredths of RLOO in {claim}`5-transformer-training:measured:.0f` of {claim}`5-transformer-training:n` runs, although the mean's variance is many times larger there. On the Qwen lagged $b^*$ ended above RLOO in {claim}`5-qwen-training-lagged:measured:.0f` more runs than below it, on {claim}`5-qwen-training-lagged:n` checkpoints.
+# - **Noise: the mean can be far worse than subtracting nothing, and diversity decides.** With one right answer the mean's price grows as one over the failure rate; with several equally likely ones it tends to one ({claim}`5-bandit-collisions-decide:id`). If wrong answers have at least the energy of right ones, the better of the mean and the zero baseline never has more than twice the least *second moment*, but as *variance*, with one right and two wrong answers, it reached {claim}`5-bandit-better-of-two-as-noise:measured:.1f` times the least.
+# - **Estimating: a small group cannot estimate $b^*$ where it matters, past batches can.** For one prompt and an unchanged policy their estimate has at most {claim}`5-bandit-independent-estimates-repair:measured:.2f` times the least variance up to a success of $0.95$; in training it is one number for all prompts, which adds variance where they differ (section 5.4).
+# - **Training: less noise is not always more success.** Lagged $b^*$ gained on bandits with one right answer and not with three; on the transformer it ended within two hundredths of RLOO in {claim}`5-transformer-training:measured:.0f` of {claim}`5-transformer-training:n` runs, although the mean's variance is many times larger there. On the Qwen lagged $b^*$ ended above RLOO in {claim}`5-qwen-training-lagged:measured:.0f` more runs than below it, of two tasks with a few fresh seeds each on {claim}`5-qwen-training-lagged:n` checkpoints, too few for a verdict.
 #
 # To choose a baseline today, skip to [what to do](what-to-subtract).
 # Four words keep one meaning in this chapter:
@@ -432,7 +432,7 @@ def better_over_least(right=1, noise=True, zero=True):
 #
 # ## 5.3 Collisions of right answers decide
 #
-# **Near success one the energy ratio is $(1+\kappa)/(1-\kappa)$, where $\kappa$ is the probability that two right answers are the same: one right answer makes the mean ever worse, diverse ones make it optimal.**
+# **In a tabular softmax near success one the energy ratio is $(1+\kappa)/(1-\kappa)$, where $\kappa$ is the probability that two right answers are the same: one right answer makes the mean ever worse, diverse ones make it optimal.**
 # Let each response have a parameter of its own, a *tabular* softmax, and write $\kappa = \sum_o p(o\mid\text{right})^2$; its inverse is the effective number of right answers.
 #
 # ```{prf:proposition} The limit of certain success
@@ -522,12 +522,12 @@ def reversing_checkpoints(one=WORD, many=MANY, sign=1.0):
 
 # %% [markdown]
 # The boundary of {prf:ref}`thm-mean-price` says why: at the warm start $x$ is between one and two on many answers, where the mean is nearly free, and it is several times larger on the word problem, where it grows as one chain of thought takes over.
-# On many answers $x$ can rise too, for a while, when training prefers some right triples to others, so the ranking there is a matter of the whole run and not of every point.
+# On many answers $x$ rises too, and in figure 5.1 ends above the boundary, when training prefers some right triples to others, so the ranking there is a matter of the whole run and not of every point.
 
 # %% [markdown]
 # ## 5.4 A small group cannot estimate the optimum, past batches can
 #
-# **Estimated inside a group of four, $b^*$ is no better than the mean where the mean is worst; estimated from past batches it is almost optimal, at the price of being one number for all prompts.**
+# **Estimated inside a group of four, $b^*$ is no better than the mean where the mean is worst; estimated from past batches of the same prompt it is almost optimal up to high success; one number for all prompts is not always.**
 # $b^*$ has to come from samples, and from samples other than the one it is used on, or the gradient is biased.
 # RLOO takes the mean of the other $G-1$ rewards, itself a noisy number.
 #
@@ -645,7 +645,7 @@ def one_number(right=3, widest=3.0):
 
 
 # %% [markdown]
-# With one right answer the same number is nearly free: every prompt's $b^*$ is near zero.
+# With one right answer in a tabular softmax the same number is nearly free, because every prompt's $b^*$ is small; with shared features it need not be, as in the bandit below.
 # The trainer of this book uses it as follows; the value is read before the batch and updated after it, so that it is independent of the batch:
 
 # %%
@@ -659,7 +659,7 @@ print(f"lagged {lagged.value:.2f}, exact {optimal_baseline(r):.2f}")
 # %% [markdown]
 # ## 5.5 Less noise is not always more success
 #
-# **At equal samples lagged $b^*$ beat RLOO on bandits with one right answer; with three right answers and on the transformer it made no difference worth having.** On the Qwen what decides is how many runs collapse.
+# **At equal samples lagged $b^*$ beat RLOO on bandits with one right answer; with three right answers, and on the transformer at one common rate, it made no difference worth having.** On the Qwen the large differences are runs that collapse, too few for a verdict.
 # An instance of the bandit is sixty-four prompts with shared parameters, eight responses each; a hidden teacher ranks the responses, and the best one, or the best three, are right.
 # A step draws eight prompts and four responses to each, and all methods see the same instances and the same random numbers.
 # Every instance has its own learning rate for every method: the best of ten, a factor of two apart, on runs that are then not used to judge it.
@@ -777,13 +777,13 @@ def gains_more(name="zero baseline", few=1, several=3):
 
 
 # %% [markdown]
-# - The gain is mostly that of *not subtracting the mean*. With one right answer $b^*$ tends to zero as success nears one, so the zero baseline does nearly as well (claim {claim}`5-bandit-training-zero-as-good:id`), and even $b^*$ with its *sign flipped* gains a little, because minus almost nothing is almost nothing. With three right answers both lose.
+# - The gain is mostly that of *not subtracting the mean*. With one right answer $b^*$ tends to zero as success nears one, so the zero baseline does nearly as well (claim {claim}`5-bandit-training-zero-as-good:id`), and even $b^*$ with its *sign flipped* does not lose, because minus almost nothing is almost nothing. With three right answers both lose.
 # - The leave-one-out form does not gain, because inside the group $b^*$ cannot be estimated ({prf:ref}`prop-loo`).
-# - The SNR schedules lose because their estimate from eight prompts is often near zero although the signal is not; this is section 5.6.
+# - The SNR schedules lose; with one right answer the exact SNR is not shown to, which points to the estimate from eight prompts (section 5.6).
 #
-# A large price need not show in training.
+# More noise need not show in training.
 # On the transformer of chapter {doc}`1 </notebooks/01_gap_alignment>`, chains of four steps over $S_3$, the mean comes to have many times the variance of the zero baseline (claim {claim}`5-transformer-mean-worse-than-none:id`).
-# We compare at one common rate with room left to gain; rate and margin were chosen after a look at the first edition's draws.
+# We compare at one common rate with room left to gain; rate and margin were chosen after a look at these draws, and it is no comparison at tuned rates.
 
 # %% tags=["remove-cell"]
 asked_runs = least_count(transformer_seeds)
@@ -892,6 +892,7 @@ def net_wins(first=LAGGED, second=RLOO):
 
 # %% [markdown]
 # A win says nothing of its size, and the figure does: the large gaps are runs that collapse.
+# On many answers RLOO falls too, although the mean is the less noisy choice there, so noise alone does not explain these few runs.
 # Tuning does not prevent that, because a few tuning seeds like a rate at which others fall.
 
 # %% [markdown]
@@ -972,7 +973,7 @@ figures.show(
 # | The usual estimators are unbiased. | **Confirmed** for baselines that do not depend on the response, not for $b^*$ estimated in sample, and not with length weights: $\mathbb E[s/\lvert o\rvert]$ is not zero, so there the baseline moves the mean ([evidence](evidence/05_optimal_baseline)). |
 # | Their variance has exact expressions. | **Confirmed**, over all outcomes of a group, for leave-one-out means too ({prf:ref}`thm-rloo-variance`). |
 # | The variance-optimal baseline is gradient-weighted. | **Confirmed**, and classical ({prf:ref}`thm-optimal-baseline`). |
-# | It reduces variance and enhances stability beyond existing methods. | **Limited.** The exact $b^*$ of a prompt has the least variance of all fixed baselines. Training gained by it with one right answer, where the zero baseline gained nearly as much, not with three and not on the transformer; estimated inside a small group it gained nowhere (section 5.5). |
+# | It reduces variance and enhances stability beyond existing methods. | **Limited.** The exact $b^*$ of a prompt has the least variance of all fixed baselines. Training gained by it with one right answer, where the zero baseline gained nearly as much, not with three and not on the transformer; estimated inside a small group it did not gain on the bandit (section 5.5). |
 # | A bound on the loss yields a learning rate governed by the SNR. | **Confirmed** as a bound, with a constant that cannot be improved ({prf:ref}`thm-snr-step`). |
 # | Adapting both gives consistent gains on Qwen3-4B and 8B. | **Not reproduced** by the standard reading at toy scale, with an SNR from eight prompts and against rates tuned for every method. We could not run theirs. |
 #
@@ -981,7 +982,7 @@ figures.show(
 # (what-to-subtract)=
 # ## 5.8 What to do
 #
-# First locate yourself: one batch gives $J$ and $x$, from the mean squared score norm of wrong and of right responses.
+# First locate yourself, prompt by prompt: enough responses to one prompt give its $J$ and $x$, from the mean squared score norm of wrong and of right ones. Pooled over prompts of different difficulty they are only a rough guide.
 
 # %%
 policy = SoftmaxBandit(4.0 * np.eye(8)[0], np.eye(8)[None], np.eye(8)[:1])
@@ -994,12 +995,12 @@ print(f"price of zero     {baseline_loss(J, x, 0.0):.2f}")
 # %% [markdown]
 # A batch without a failure or without a success says nothing about $x$; use several.
 #
-# 1. **If $x < 1 + 1/(1-J)$ keep the mean.** It is the cheaper of the two simple choices, and many diverse right answers are the usual case.
-# 2. **Otherwise take $b^*$ from past batches at a constant learning rate tuned for it.** In the [measured trainer](../book/in_your_own_run) that is `Act(baseline="lagged")` with TRL's `scale_rewards="none"`; by hand it is `LaggedBaseline`. It stays unbiased and needs no group to disagree. It is one number for all prompts, so prefer RLOO where difficulties differ much and right answers are many.
-# 3. **If you want no estimate, choose between mean and zero baseline by the boundary.** With one way to be right the zero baseline trained nearly as well as $b^*$ on our bandits. The better of the two has less than twice the least second moment; as noise it can be more where single responses say a lot.
+# 1. **If $x < 1 + 1/(1-J)$ keep the mean.** It is the cheaper of the two simple choices, except where success is so rare that the noise of the group's own mean outweighs its use (exercise 4). Look again later, because $x$ rose in our runs.
+# 2. **Otherwise take $b^*$ from past batches at a constant learning rate tuned for it.** In the [measured trainer](../book/in_your_own_run) that is `Act(baseline="lagged")` with TRL's `scale_rewards="none"`; by hand it is `LaggedBaseline`. It gained on our bandits with one right answer and made no difference on the transformer, and on the Qwen two checkpoints are too few for a verdict, so compare before you switch. It stays unbiased and needs no group to disagree. It is one number for all prompts, so prefer RLOO where difficulties differ much and right answers are many.
+# 3. **If you want no estimate, choose between mean and zero baseline by the boundary.** With one way to be right the zero baseline trained nearly as well as $b^*$ on our bandits. If $x \ge 1$ the better of the two has less than twice the least second moment; as noise it can be more where single responses say a lot.
 # 4. **Do not estimate $b^*$ inside a group of four**, and never from the response it is used on.
-# 5. **Let the SNR tell whether noise limits you, and leave the learning rate alone.** If `gradient_snr` of a step is well above one, no baseline can help much. As a factor of the rate, estimated from eight prompts, it stalled our runs.
-# 6. **Compare at tuned rates, and look where the best rate lies.** A baseline changes the largest stable step. A best rate at the edge of a grid is not a tuned one.
+# 5. **Let the SNR tell whether noise limits you, and leave the learning rate alone.** If `gradient_snr` of a step is well above one, no baseline can help much. As a factor of the rate, estimated from eight prompts, it slowed our runs on the bandit.
+# 6. **Compare at tuned rates, and look where the best rate lies.** A baseline changes the best guaranteed step ({prf:ref}`thm-snr-step`). A best rate at the edge of a grid is not a tuned one.
 #
 # What it costs: exact norms need one more backward pass to the layers' outputs, and a proxy from token probabilities none; response length is no proxy. Measured ratios stand on the [status page](../book/status), the proxies' errors in the [evidence](evidence/05_optimal_baseline).
 #

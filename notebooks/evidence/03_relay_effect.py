@@ -482,7 +482,7 @@ NON_ABELIAN = (s3, d4, q8, alternating_group(4), symmetric_group(4), a5)
     equals=0,
     n=len(NON_ABELIAN),
     unit="groups",
-    paper=("P2.attention-converges", "confirmed"),
+    paper=("P2.attention-converges", "limited"),
     sabotages={
         "the order 2 1 3 4 5 taken for right": {"order": (1, 0, 2, 3, 4)}
     },
