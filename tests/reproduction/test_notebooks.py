@@ -199,7 +199,7 @@ def test_publishing_carries_words_and_refuses_code(project, tmp_path):
         stamp = provenance.read_stamp(Result(project / "results", name, "book").stamp_file)
         assert stamp.outputs["notebook"] == provenance.sha256(shown.read_bytes())
     before = (folder / "01_stub.ipynb").read_bytes()
-    (folder / "01_stub.py").write_text((folder / "01_stub.py").read_text().replace("predicted=1.0", "predicted=2.0"))
+    (folder / "01_stub.py").write_text((folder / "01_stub.py").read_text().replace("equals=1.0", "equals=2.0"))
     (folder / "evidence" / "01_stub.py").unlink()
     assert publish.renew(project) == said
     assert (folder / "01_stub.ipynb").read_bytes() == before
