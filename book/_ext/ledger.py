@@ -99,12 +99,11 @@ class Ledger(Published):
         claim = versions[0]
         sizes = dict.fromkeys(f"{c.n} {c.unit}" for c in versions if c.n)
         of = ", ".join(filter(None, [claim.testbed, claim.kind, " and ".join(sizes)]))
-        lines = [] if claim.headline == claim.statement else [paragraph(nodes.strong("", claim.headline))]
-        lines.append(paragraph(f"{claim.statement} ({of})"))
+        lines = [*self.by_profile(versions, lambda c: c.headline, nodes.strong), paragraph(f"{claim.statement} ({of})")]
         if rejected := "; ".join(s.broken for s in claim.sabotages if s.rejected):
             lines.append(paragraph(nodes.emphasis("", "rejected: "), rejected))
         if claim.paper.says:
-            verdict = f" → {VERDICTS[claim.paper.verdict].lower()}" if claim.judged else ""
+            verdict = f" → {VERDICTS[claim.paper.verdict].lower()}" if any(c.judged for c in versions) else ""
             where = nodes.emphasis("", f"{claim.paper.source}, {claim.paper.where}: ")
             lines.append(paragraph(where, claim.paper.says + verdict))
         code = nodes.reference("", claim.id, refuri=self.address(claim.code))
