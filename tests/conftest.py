@@ -1,6 +1,7 @@
 """Shared fixtures: a small project of its own, so that reproduction is tested without running the chapters."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,10 @@ def lay_out_project(folder: Path) -> Path:
     (root / "requirements.txt").write_text("numpy==2.4.6\n")
     shutil.copytree(ROOT / "rlvr_lib", root / "rlvr_lib", ignore=shutil.ignore_patterns("__pycache__"))
     return root
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell put into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or what tests start would be deaf to interrupts
 
 
 @pytest.fixture(autouse=True, scope="session")

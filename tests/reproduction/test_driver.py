@@ -376,12 +376,13 @@ def test_killed_runs_leave_whole_results_and_resume(project, tmp_path):
 
 
 def test_an_interrupt_ends_the_children(project, tmp_path):
-    child = start(project, tmp_path / "out", 60)
-    time.sleep(4)
-    children = subprocess.run(["pgrep", "-P", str(child.pid)], capture_output=True, text=True).stdout.split()
+    child, children, deadline = start(project, tmp_path / "out", 60), [], time.monotonic() + 120
+    while len(children) < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        children = subprocess.run(["pgrep", "-P", str(child.pid)], capture_output=True, text=True).stdout.split()
     assert len(children) == 2
     child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=20) != 0
+    assert child.wait(timeout=120) != 0
     assert finished(tmp_path / "out") == []
     for pid in children:
         assert not os.path.exists(f"/proc/{pid}")
