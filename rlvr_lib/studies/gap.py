@@ -1,7 +1,7 @@
 """The runs behind chapter 1: steps of bandits along and across the gap, steps for many prompts, training of networks.
 
 Functions take numbers and return numbers; what a claim breaks on purpose is a keyword with the honest default. A *band*
-is what Taylor's theorem or Hoeffding's lemma allows the change of the log-odds to differ from <step, gap>.
+is what Hoeffding's lemma allows the change of the log-odds to differ from <step, gap>.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from scipy.stats import binom, norm
 from rlvr_lib.arguments import Reals, integer, open_unit, require
 from rlvr_lib.responses import Responses, success_rate
 from rlvr_lib.testbeds import grpo
+from rlvr_lib.testbeds.adam import Adam
 from rlvr_lib.testbeds.bandit import SoftmaxBandit, feature_range, log_odds_and_gap
 from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.scores import second_order
@@ -106,12 +107,10 @@ def follow(start: Instances, steps: int, direction: Direction, length: Length, s
     require(direction == "adam" or not isinstance(direction, str), "direction", direction, "adam or a cosine")
     theta, rng = start.theta, np.random.default_rng(seed)
     odds, gap = log_odds_and_gap(theta, start.features, start.reward)
-    first, second = np.zeros_like(gap), np.zeros_like(gap)
-    rows = []
+    adam, rows = Adam(), []
     for k in range(integer("steps", steps, low=1)):
         if direction == "adam":
-            first, second = 0.9 * first + 0.1 * gap, 0.999 * second + 0.001 * gap**2
-            w = unit(first / (1 - 0.9 ** (k + 1)) / (np.sqrt(second / (1 - 0.999 ** (k + 1))) + 1e-8))
+            w = unit(adam(gap))
         else:
             cosine, along = direction(k) if callable(direction) else float(direction), unit(gap)
             noise = rng.standard_normal(gap.shape)
@@ -334,14 +333,18 @@ class Steps(NamedTuple):
         found, half = self.after - self.before - self.gained, self.curvature / 2
         return np.divide(found, half, out=np.zeros_like(found), where=half != 0)
 
-    def inside(self, factor: float = 2.0, sign: float = 1.0) -> Bool[np.ndarray, "..."]:
-        """Steps that change the log-odds by <step, gap> up to ``factor`` times half of the curvature."""
-        error = np.abs(self.after - self.before - sign * self.gained)
-        return self.moved & (error <= factor * np.abs(self.curvature) / 2)
+    def foreseen(self, factor: float = 1.0, sign: float = 1.0) -> Bool[np.ndarray, "..."]:
+        """Steps whose change less <step, gap> is half to one and a half times what the curvature at the start says.
 
-    def covered(self, factor: float = 2.0, sign: float = 1.0) -> Reals:
-        """The share of the steps that moved which lie ``inside``, over the first axis."""
-        return self.inside(factor, sign).sum(0) / np.maximum(self.moved.sum(0), 1)
+        ``factor`` multiplies that curvature, and ``sign`` the <step, gap>.
+        """
+        said = factor * self.curvature / 2
+        error = np.abs(self.after - self.before - sign * self.gained - said)
+        return self.moved & (error <= np.abs(said) / 2)
+
+    def share_foreseen(self, factor: float = 1.0, sign: float = 1.0) -> Reals:
+        """The share of the steps that moved which are ``foreseen``, over the first axis."""
+        return self.foreseen(factor, sign).sum(0) / np.maximum(self.moved.sum(0), 1)
 
 
 def transformer_steps(runs: int, steps: int, seed: int, rate: float = 8.0) -> Steps:

@@ -138,18 +138,24 @@ def test_steps_of_the_transformer():
     assert steps.before.shape == (3, 2)
     np.testing.assert_allclose(steps.before[1:], steps.after[:-1], rtol=1e-9)
     assert (np.abs(steps.cosine) <= 1).all()
-    assert steps.inside(1e6).all()
     small = study.transformer_steps(1, 2, 5, rate=1e-3)
     np.testing.assert_allclose(small.curved, 1.0, atol=0.01)
+    assert small.foreseen().all()
+    assert not small.foreseen(2.1).any()
+    assert not small.foreseen(0.6).any()
+    assert not small.foreseen(sign=-1.0).any()
 
 
-def test_curved_and_covered_by_hand():
-    steps = study.Steps(*np.array([[0, 0, 0], [0.3, 0.1, 0], [0.1, 0.1, 0], [0.2, 0.4, 0], [0.5, 0.5, 0]], float))
-    np.testing.assert_allclose(steps.curved, [2, 0, 0])
-    np.testing.assert_array_equal(steps.moved, [True, True, False])
-    np.testing.assert_array_equal(steps.inside(2.1), [True, True, False])
-    assert steps.covered(1.9) == pytest.approx(0.5)
-    assert steps.covered(1.9, sign=-1.0) == pytest.approx(0.5)
+def test_curved_and_foreseen_by_hand():
+    """Before, after, <step, gap>, curvature and cosine of four steps; the last does not move."""
+    rows = [[0, 0, 0, 0], [0.3, 0.2, -0.3, 0], [0.1, 0.1, 0.1, 0], [0.2, 0.2, -0.4, 0], [0.5, 0.5, 0.5, 0]]
+    steps = study.Steps(*np.array(rows, float))
+    np.testing.assert_allclose(steps.curved, [2, 1, 2, 0])
+    np.testing.assert_array_equal(steps.moved, [True, True, True, False])
+    np.testing.assert_array_equal(steps.foreseen(), [False, True, False, False])
+    np.testing.assert_array_equal(steps.foreseen(1.9), [True, True, True, False])
+    assert steps.share_foreseen() == pytest.approx(1 / 3)
+    np.testing.assert_array_equal(steps.foreseen(4.0, sign=-1.0), [True, True, False, False])
 
 
 @pytest.mark.parametrize("name", study.VARIANTS)

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from rlvr_lib.arguments import Reals, closed_interval, open_unit, positive, real_array, require, require_shape
+from rlvr_lib.arguments import Reals, closed_interval, positive, real_array, require, require_shape
+from rlvr_lib.testbeds.adam import Adam
 from rlvr_lib.theory.advantages import POWERS, power_gain
 
 TARGET = 0.95
@@ -59,36 +60,3 @@ def matched_rate(
     rise = float(gradient.mean(0) @ update)
     require(rise > 0, "gradient", gradient, "one along which the first step raises mean success")
     return float(positive("pace", pace)) / rise
-
-
-def crossing(times: ArrayLike, success: ArrayLike, level: float = TARGET) -> float:
-    """When success, [n] at n times, first exceeds a level, by linear interpolation; NaN if not after the first time."""
-    times, success = real_array("times", times, ndim=1), real_array("success", success, ndim=1)
-    require_shape("success", success, times.shape)
-    above = np.flatnonzero(success > level)
-    if len(above) == 0 or above[0] == 0:
-        return float("nan")
-    k = above[0]
-    share = (level - success[k - 1]) / (success[k] - success[k - 1])
-    return float(times[k - 1] + share * (times[k] - times[k - 1]))
-
-
-class Adam:
-    """Adam with torch's defaults, no weight decay, on arrays of any shape: what a gradient becomes, at rate one.
-
-    ``second`` is the weight of the past in the mean of the squares, whose memory is 1 / (1 - second) steps.
-    """
-
-    first, epsilon = 0.9, 1e-8
-
-    def __init__(self, second: float = 0.999) -> None:
-        self.second, self.steps = float(open_unit("second", second)), 0
-        self.mean = self.square = np.zeros(())
-
-    def __call__(self, gradient: Reals, square: Reals | None = None) -> Reals:
-        """The next update; ``square`` is the expected square of the gradient where that is not random."""
-        self.steps += 1
-        self.mean = self.first * self.mean + (1 - self.first) * gradient
-        self.square = self.second * self.square + (1 - self.second) * (gradient**2 if square is None else square)
-        mean, spread = self.mean / (1 - self.first**self.steps), self.square / (1 - self.second**self.steps)
-        return mean / (np.sqrt(spread) + self.epsilon)

@@ -13,7 +13,9 @@ from scipy.special import comb, expit, logit
 from scipy.stats import ortho_group
 
 from rlvr_lib.arguments import Reals, integer, require
-from rlvr_lib.studies.curvature import ARMS, TARGET, Adam, crossing, expected_gain
+from rlvr_lib.studies.curvature import ARMS, TARGET, expected_gain
+from rlvr_lib.studies.curves import first_time
+from rlvr_lib.testbeds.adam import Adam
 from rlvr_lib.testbeds.bandit import feature_diameter, log_odds_and_gap
 from rlvr_lib.theory.advantages import POWERS, group_advantages
 from rlvr_lib.theory.curvature import guaranteed_gain, power_step
@@ -226,7 +228,7 @@ def expected_time(
             break
         mean, square = _expected(expit(z), arm, group_size, own)
         z = z + rate * (mean if optimizer == "sgd" else adam(mean, square)) @ turn.T
-    return crossing(np.arange(len(means)), means)
+    return float(first_time(np.arange(len(means)), means, TARGET))
 
 
 def sampled_times(
@@ -241,7 +243,7 @@ def sampled_times(
             break
         pull = _pull(rng.binomial(group_size, expit(z)) / group_size, arm)
         z = z + rate * (pull if optimizer == "sgd" else adam(pull @ turn) @ turn.T)
-    return np.array([crossing(np.arange(len(means)), run) for run in np.transpose(means)])
+    return first_time(np.arange(len(means)), np.transpose(means), TARGET)
 
 
 class BestPowers(NamedTuple):

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from rlvr_lib.arguments import integer
-from rlvr_lib.studies.curvature import ARMS, TARGET, crossing, matched_rate, prompt_weight
+from rlvr_lib.studies.curvature import ARMS, TARGET, matched_rate, prompt_weight
+from rlvr_lib.studies.curves import first_time
 from rlvr_lib.studies.threshold import qwen as threshold
 from rlvr_lib.testbeds import grpo
 from rlvr_lib.testbeds.policy import Rollout
@@ -156,9 +157,9 @@ def sampled_runs(
     rates = [batch.rate(arm, group_size, pace, optimizer, seeds[0]) for batch in drawn]
     settings = [grpo.GRPO(group_size, ARMS[arm], optimizer=optimizer, learning_rate=rate) for rate in rates]
     paths = [[looks(*each, most, seed) for seed in seeds] for each in zip(drawn, settings, strict=True)]
-    found = [[(crossing(EVERY * np.arange(len(x)), x), -np.diff(x).min(initial=0)) for x in row] for row in paths]
-    steps, drop = np.moveaxis(np.array(found), -1, 0)
-    return Runs(np.array(rates), np.nan_to_num(steps, nan=np.inf), drop)
+    steps = [[float(first_time(EVERY * np.arange(len(x)), x, TARGET)) for x in row] for row in paths]
+    drop = [[-np.diff(x).min(initial=0) for x in row] for row in paths]
+    return Runs(np.array(rates), np.array(steps), np.array(drop))
 
 
 class MeanRun(NamedTuple):

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float
 
 from rlvr_lib.arguments import Reals, integer, require
-from rlvr_lib.studies.curvature import ARMS, TARGET, Adam, crossing, matched_rate, prompt_weight
+from rlvr_lib.studies.curvature import ARMS, TARGET, matched_rate, prompt_weight
+from rlvr_lib.studies.curves import first_time
+from rlvr_lib.testbeds.adam import Adam
 from rlvr_lib.testbeds.transformer import AttentionPolicy, TransformerTestbed, WordProblems, draw_problems
 from rlvr_lib.testbeds.transformer.ensemble import train
 from rlvr_lib.theory.curvature import gradient_cosines
@@ -64,7 +66,7 @@ def expected_time(testbed: TransformerTestbed, arm: str, group_size: int | None)
         return torch.as_tensor(prompt_weight(success.numpy(), arm, group_size))
 
     record = train(testbed.policy, start, testbed.problems, STEPS, step, weight)
-    return crossing(record.iteration, record.success[:, 0].mean(-1))
+    return float(first_time(record.iteration, record.success[:, 0].mean(-1), TARGET))
 
 
 def sampled_times(
@@ -85,7 +87,7 @@ def sampled_times(
                 break
             theta = theta + step * adam(gradient)
         means = np.array(rows)
-    return np.array([crossing(np.arange(len(means)), run) for run in means.T])
+    return first_time(np.arange(len(means)), means.T, TARGET)
 
 
 def _hessian(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:

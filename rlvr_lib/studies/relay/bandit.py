@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float
 from scipy.integrate import cumulative_trapezoid
 
 from rlvr_lib.arguments import Reals, integer, open_unit, positive, require
+from rlvr_lib.studies.curves import first_time
+from rlvr_lib.testbeds.adam import Adam
 from rlvr_lib.theory.advantages import gain_over_variance
 from rlvr_lib.theory.relay import clause_attention, next_ratio, saturated_decay
 
@@ -50,7 +52,7 @@ class Relay(NamedTuple):
 
     def when(self, level: float) -> Float[np.ndarray, "runs K"]:
         """First times at which each length reaches a level, interpolated; infinite where it never does."""
-        return np.stack([first_time(t, y, level) for t, y in zip(self.time.T, self.y.swapaxes(0, 1), strict=True)])
+        return first_time(self.time.T[:, None], np.moveaxis(self.y, 0, -1), level)
 
     def wait(self, found: float = 0.1, mastered: float = 0.9) -> Float[np.ndarray, "runs handoffs"]:
         """From the mastery of a length until the next is found: negative in a relay."""
@@ -77,17 +79,6 @@ class Relay(NamedTuple):
                 ratio = kappa / law(lengths[k + 1] / lengths[k], lengths[k], one[seen])
                 found[run, k] = ratio[np.abs(ratio - 1).argmax()] if farthest else np.median(ratio)
         return found
-
-
-def first_time(time: Float[np.ndarray, " S"], y: Float[np.ndarray, "S K"], level: float) -> Float[np.ndarray, " K"]:
-    """First times at which the columns of ``y`` reach a level, interpolated; infinite where they never do."""
-    out = np.full(y.shape[1], np.inf)
-    for k, curve in enumerate(y.T):
-        if (curve >= level).any():
-            j = int((curve >= level).argmax())
-            share = (level - curve[j - 1]) / (curve[j] - curve[j - 1]) if j else 0.0
-            out[k] = time[j] + (share - 1) * (time[j] - time[j - 1]) if j else time[0]
-    return out
 
 
 def flow(
@@ -154,7 +145,7 @@ def relay(
     w = start + spread * rng.standard_normal((integer("runs", runs, low=1), names))
     open_unit("until", until)
     y = np.zeros((runs, len(lengths)))
-    time, times, curves, moment = np.zeros(runs), [], [], np.zeros((2, *w.shape))
+    time, times, curves, adam = np.zeros(runs), [], [], Adam()
     rows = np.arange(runs)[:, None, None]
     for number in range(1, patience + 1):
         heads = [head(clause_attention(w, h if dilute else 2)) for h in lengths]
@@ -178,10 +169,7 @@ def relay(
             each = (slope * attention * (1 - attention) / decay)[rows, chosen] * pull[..., None]
             velocity += np.bincount((rows * names + chosen).ravel(), each.ravel(), w.size).reshape(w.shape)
         if estimator == "Adam":
-            moment = np.array([0.9, 0.999])[:, None, None] * moment
-            moment += np.array([0.1, 0.001])[:, None, None] * np.stack([velocity, velocity**2])
-            first, second = moment / (1 - np.array([0.9, 0.999]) ** number)[:, None, None]
-            w, time = w + step * first / (np.sqrt(second) + 1e-8), time + step
+            w, time = w + step * adam(velocity), time + step
         else:
             rate = step / velocity.max(1)
             w, time = w + rate[:, None] * velocity, time + rate

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from rlvr_lib.arguments import integer, open_unit, require
+from rlvr_lib.studies.curves import first_time
 from rlvr_lib.testbeds import grpo
 from rlvr_lib.testbeds.group_tasks import WordProblem
 from rlvr_lib.testbeds.qwen import QwenTestbed, WarmStart, checkpoints
@@ -125,21 +126,13 @@ def runs(
     return found[0]._replace(right=np.array([each.right for each in found]))
 
 
-def first_time(y: Float[np.ndarray, "runs looks"], level: float) -> Float[np.ndarray, " runs"]:
-    """When y first reaches a level, in looks, on straight lines between them; infinite where it never does."""
-    reached = y >= open_unit("level", level)
-    after = reached.argmax(-1)
-    here, before = (np.take_along_axis(y, np.maximum(after - k, 0)[..., None], -1)[..., 0] for k in (0, 1))
-    share = np.where(after > 0, (here - level) / np.where(here > before, here - before, 1.0), 0.0)
-    return np.where(reached.any(-1), after - share, np.inf)
-
-
 def relays(
     y: Float[np.ndarray, "runs looks 2"], floor: float = 0.1, mastered: float = 0.9
 ) -> Bool[np.ndarray, " runs"]:
     """Whether the longer of two lengths leaves the floor, and no later than the shorter is mastered."""
-    found = first_time(y[..., 1], floor)
-    return np.isfinite(found) & (found <= first_time(y[..., 0], mastered))
+    look = np.arange(y.shape[1])
+    found = first_time(look, y[..., 1], floor)
+    return np.isfinite(found) & (found <= first_time(look, y[..., 0], mastered))
 
 
 def measured_length(lengths: Sequence[int], y: Float[np.ndarray, " lengths"], level: float) -> float:

@@ -1,10 +1,9 @@
-"""What all runs of chapter 4 share: gains, matched rates, the time of a crossing, and Adam."""
+"""What all runs of chapter 4 share: gains and matched rates."""
 
 import numpy as np
 import pytest
-import torch
 
-from rlvr_lib.studies.curvature import ARMS, Adam, crossing, expected_gain, matched_rate, prompt_weight
+from rlvr_lib.studies.curvature import ARMS, expected_gain, matched_rate, prompt_weight
 from rlvr_lib.testbeds.bandit import SoftmaxBandit
 from rlvr_lib.theory.advantages import group_advantages, power_gain
 
@@ -38,30 +37,11 @@ def test_matched_rate_raises_mean_success_by_the_pace():
         assert rise == pytest.approx(pace, rel=1e-3)
 
 
-def test_crossing_interpolates_and_says_when_there_is_none():
-    assert crossing([0.0, 1.0, 2.0], [0.0, 0.5, 1.0], 0.75) == pytest.approx(1.5)
-    assert np.isnan(crossing([0.0, 1.0], [0.0, 0.5]))
-    assert np.isnan(crossing([0.0, 1.0], [0.99, 1.0]))
-
-
-@pytest.mark.parametrize("second", [0.9, 0.999])
-def test_adam_is_that_of_torch(second):
-    rng, theta, adam = np.random.default_rng(1), np.ones(5), Adam(second)
-    leaf = torch.ones(5, dtype=torch.float64, requires_grad=True)
-    other = torch.optim.Adam([leaf], lr=0.01, betas=(0.9, second))
-    for gradient in rng.standard_normal((20, 5)):
-        leaf.grad = -torch.tensor(gradient)
-        other.step()
-        theta = theta + 0.01 * adam(gradient)
-    assert np.allclose(theta, leaf.detach().numpy(), rtol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("call", "name"),
     [
         (lambda: expected_gain(0.5, "median"), "arm"),
         (lambda: expected_gain(1.5, "std"), "success"),
-        (lambda: Adam(1.0), "second"),
         (lambda: matched_rate(np.array([0.5]), np.ones((1, 2)), "std", 4, 0.0), "pace"),
         (lambda: matched_rate(np.array([0.5]), np.zeros((1, 2)), "std", 4, 0.1), "gradient"),
         (lambda: matched_rate(np.array([0.5]), np.ones((1, 2)), "std", 4, 0.1, np.ones(3)), "square"),
