@@ -60,6 +60,7 @@ import torch
 from rlvr_lib import figures
 from rlvr_lib.claims import Ledger
 from rlvr_lib.intervals import FALSE_ALARM, frequency_p_value, least_count
+from rlvr_lib.studies.curves import first_time
 from rlvr_lib.studies.relay import bandit as bandit_study
 from rlvr_lib.studies.relay import qwen as qwen_study
 from rlvr_lib.studies.relay import transformer as transformer_study
@@ -717,8 +718,8 @@ R = ladder.trained[-1] / ladder.trained[0]
 
 def exponents(short, long):
     """ln 0.1 over ln of the shorter words' best y until the longer reach 0.1, [checkpoints]; NaN where these never do."""
-    when = qwen_study.first_time(rough.at(long).y[..., 0], 0.1)
     looks = np.arange(qwen_study.LOOKS + 1)
+    when = first_time(looks, rough.at(long).y[..., 0], 0.1)
     best = np.maximum.accumulate(rough.at(short).y[..., 0], -1)
     there = [
         np.interp(t, looks, y) if np.isfinite(t) else np.nan
