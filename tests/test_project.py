@@ -25,7 +25,8 @@ def declared():
 
 
 def pins():
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    files = (ROOT / name for name in ("requirements.txt", "requirements-tools.txt"))
+    lines = [line for file in files for line in file.read_text().splitlines() if not line.startswith("#")]
     return dict(line.lower().replace("_", "-").split("==") for line in lines)
 
 

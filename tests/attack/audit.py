@@ -7,13 +7,16 @@ import sys
 from tests.attack.common import ROOT
 
 COMMAND = ("-m", "pip_audit", "--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json")
+FILES = [
+    part for name in ("requirements.txt", "requirements-tools.txt") for part in ("--requirement", str(ROOT / name))
+]
 LIMIT = 180
 """Seconds after which the service counts as not answering."""
 
 
 def ask() -> tuple[list[dict], str]:
     """What the service says about each dependency, or why it says nothing."""
-    command = [sys.executable, *COMMAND, "--requirement", str(ROOT / "requirements.txt")]
+    command = [sys.executable, *COMMAND, *FILES]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
         return json.loads(done.stdout)["dependencies"], ""
