@@ -41,6 +41,9 @@ FOUND_BY_THEMSELVES = (
     "verifier",
 )
 """Terms that mean the same wherever they stand; a group may be one of mathematics, and a gain one of a step."""
+WRITTEN = {"advantage": "advantages", "score": "score"}
+"""Where only one form is the term: an advantage may be any, and a matrix scores its entries."""
+NO_TERMS = (GLOSSARY, "book/references", "book/status")
 
 
 def words(page):
@@ -79,7 +82,7 @@ def definitions(env):
 
 def link_terms(app, doctree, docname):
     """Make the first use of each term of the glossary a link to it."""
-    if docname == GLOSSARY:
+    if docname in NO_TERMS:
         return
     base = app.builder.get_relative_uri(docname, GLOSSARY)
     anchors = {name: anchor for anchor, (name, _) in definitions(app.env).items()}
@@ -87,7 +90,7 @@ def link_terms(app, doctree, docname):
         raise ExtensionError(f"{GLOSSARY} does not explain {sorted(missing)}")
     used = {link.astext() for link in doctree.findall(nodes.reference) if "#term-" in link.get("refuri", "")}
     for name in sorted(set(FOUND_BY_THEMSELVES) - used, key=len, reverse=True):
-        use = re.compile(rf"(?<![\w-]){re.escape(name)}s?(?![\w-])", re.I)
+        use = re.compile(rf"(?<![\w-])(?:{WRITTEN.get(name, f'{name}s?')})(?![\w-])", re.I)
         for text in list(doctree.findall(nodes.Text)):
             found = use.search(text) if prose(text) else None
             if found:
@@ -150,6 +153,7 @@ def drop_mathjax(app, pagename, templatename, context, doctree):
 # The theme brings its icons twice, as a font and as a script of a megabyte and a half; the font is enough.
 ICONS = re.compile(r'^.*<script src="[^"]*fontawesome\.js[^"]*"></script>\n', re.M)
 TERM = re.compile(r'(<a class="[^"]*\breference internal\b[^"]*" href="[^"#]*#(term-[^"]+)")')
+FOLD = '<summary><span class="toctree-toggle" role="presentation">'
 READING = re.compile(r'<span data-reading="([^"]*)"></span>')
 
 
@@ -171,6 +175,7 @@ def finish(app, exception):
     for name, page in pages.items():
         time = f"{minutes(counts[name])} to read: {counts[name]:,} words at {WORDS_A_MINUTE} a minute."
         page = ICONS.sub("", page)
+        page = page.replace(FOLD, FOLD.replace("<summary", '<summary aria-label="Show what belongs to this chapter"'))
         page = TERM.sub(lambda match: f'{match[1]} data-term="{html.escape(said.get(match[2], ""))}"', page)
         frame, article = page.split("<article", 1)  # the frame has a title for print
         article = article.replace("</h1>", f'</h1>\n<p class="rlvr-minutes">{time}</p>', 1)
