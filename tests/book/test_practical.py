@@ -19,8 +19,13 @@ numerals = import_module("test_prose").numerals
 claim, pictures = import_module("claim"), import_module("practical_figures")  # book/_ext by conftest, and book/
 
 PAGES = ("choosing_a_learning_rate", "which_baseline", "standard_deviation", "choosing_the_next_level", "cheat_sheet")
-NO_RESULTS = ("What was never run", "From pass rates to a level and a mixture", "Two reports that no constant fits")
-"""Sections that tell what was not done, how a function works, and what others report."""
+NO_RESULTS = (
+    "What was never run",
+    "From pass rates to a level and a mixture",
+    "Two reports that no constant fits",
+    "Symbols",
+)
+"""Sections that tell what was not done, how a function works, what others report, and what letters mean."""
 
 TEXT = {page: (ROOT / "book" / f"{page}.md").read_text() for page in PAGES}
 ROLE = re.compile(r"\{claim\}`([^`]+)`")
@@ -153,3 +158,13 @@ def test_the_pictures_are_those_of_the_script(name, tmp_path):
     ]
     assert len(numbers[0]) == len(numbers[1])
     assert np.allclose(*numbers, atol=0.05)
+
+
+@pytest.mark.browser
+def test_the_cheat_sheet_is_one_page_of_paper(book_address, reader_browser):
+    with reader_browser.new_page() as page:
+        page.goto(f"{book_address}book/cheat_sheet.html")
+        page.wait_for_load_state("networkidle")
+        page.evaluate("() => window.MathJax ? MathJax.startup.promise : null")
+        paper = page.pdf(format="A4", prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) == 1
