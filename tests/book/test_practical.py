@@ -91,11 +91,11 @@ def test_a_page_can_be_read_in_a_few_minutes_and_opens_with_its_answer(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in TEXT[page]])
-def test_code_runs_as_it_is_printed(page):
+def test_code_prints_what_the_page_says(page):
     with redirect_stdout(StringIO()) as printed:
         for code in re.findall(r"^```python\n(.*?)^```", TEXT[page], re.M | re.S):
             exec(code, {})
-    assert printed.getvalue().strip()
+    assert printed.getvalue() == "".join(re.findall(r"^```text\n(.*?)^```", TEXT[page], re.M | re.S))
 
 
 def test_the_rates_of_the_table_of_the_deviation_are_exact():
