@@ -807,9 +807,9 @@ def foreseen_checkpoints(factor=1.0, sign=1.0):
 
 
 # %% [markdown]
-# Two checkpoints are too few for a verdict, so on this page the last line is not judged; the full profile takes twenty.
+# Two checkpoints are too few for a verdict, so on this page the last line is not judged; of the full profile's {claim}`1-qwen-training-band@full:n` fresh ones {claim}`1-qwen-training-band@full:measured:.0f` passed, where our test asks for {claim}`1-qwen-training-band@full:predicted:.0f`, so there the claim fails.
 # Some steps miss by far, so the alignment, even with the curvature at the start, is no guarantee.
-# Exact steps along one prompt's gap tell the same: at half of the step that the curvature at their start allows most runs on the Qwen stay above the bound of {prf:ref}`thm-convergence` (claim {claim}`1-qwen-success-lower-bound:id`, not judged on this page), but not all, because the curvature can grow on the way.
+# Exact steps along one prompt's gap tell the same: at half of the step that the curvature at their start allows most runs on the Qwen stay above the bound of {prf:ref}`thm-convergence` (on {claim}`1-qwen-success-lower-bound@full:measured:.0f` of the {claim}`1-qwen-success-lower-bound@full:n` checkpoints of the full profile), but not all, because the curvature can grow on the way.
 # On any testbed the alignment of an update takes one line, and the responses should be ones that the update did not use:
 
 # %%
