@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from rlvr_lib.arguments import integer, open_unit, positive, require
 from rlvr_lib.testbeds import grpo
-from rlvr_lib.testbeds.policy import Rollout
+from rlvr_lib.testbeds.policy import Rollout, TrainablePolicy
 from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.scores import second_order
 from rlvr_lib.theory.advantages import group_advantages
@@ -179,7 +179,7 @@ class Loop:
 def penalised(beta: float, reference: QwenTestbed, settings: grpo.GRPO) -> grpo.Baseline:
     """What to subtract from rewards so that the advantages are those of the reward minus beta log(pi / reference)."""
 
-    def baseline(policy: QwenTestbed, rollout: Rollout) -> Float[np.ndarray, "Q G"]:
+    def baseline(policy: TrainablePolicy, rollout: Rollout) -> Float[np.ndarray, "Q G"]:
         with torch.no_grad():
             both = [model.token_log_probs(rollout).sum(-1).double() for model in (policy, reference)]
         price = beta * (both[0] - both[1]).view(rollout.reward.shape).numpy()
