@@ -21,7 +21,7 @@ from jaxtyping import Float
 from rlvr_lib.arguments import integer, open_unit, positive, require
 from rlvr_lib.testbeds import grpo
 from rlvr_lib.testbeds.policy import Rollout, TrainablePolicy
-from rlvr_lib.testbeds.qwen import QwenTestbed
+from rlvr_lib.testbeds.qwen import QwenTestbed, checkpoints
 from rlvr_lib.testbeds.scores import second_order
 from rlvr_lib.theory.advantages import group_advantages
 from rlvr_lib.theory.threshold import AlongStep
@@ -91,6 +91,11 @@ class Run(NamedTuple):
     def dipped(self) -> bool:
         """Whether success was ever below half of what it was."""
         return bool(self.success.min() < CRASHED * self.success[0])
+
+
+def warm_starts(model: str, count: int, first: int = 0) -> list[QwenTestbed]:
+    """``count`` warm starts, of the seeds from ``first`` on; a loaded model is a sample of one."""
+    return checkpoints(range(first, first + count)) if model == "tiny" else [QwenTestbed(model=model)]
 
 
 def halves(qwen: QwenTestbed, length: int, seed: int | Sequence[int]) -> tuple[list[int], list[int]]:
