@@ -154,7 +154,7 @@ figures.show(
 # | *measured* step | where success first returns to its start along the line | the truth about this one step |
 # | *training boundary* | the smallest learning rate at which a run no longer ends with success above four fifths of the best | the truth about a whole run |
 #
-# All steps are plain gradient steps; momentum and Adam are not covered.
+# All steps on this page are plain gradient steps; [a rate for a whole run](evidence/02_training_rates) has runs with AdamW.
 
 # %% [markdown]
 # ## 2.1 A step is judged by the curvature of log J
@@ -1048,7 +1048,7 @@ def batches_lowered(shared=True):
 # ## 2.11 What to do
 #
 # 1. **Log the critical rate of the update that your optimizer makes.** The [measured trainer](../book/in_your_own_run) does so, Adam and batches included, on responses that the update did not use. By hand: `log_success_curvature(reward, slope, second)` along the unit direction of the update, with the first two derivatives of each response's log-probability, and `critical_step`. `critical_learning_rate` is for one prompt and plain gradients.
-# 2. **Log it many times at a small rate, stay well below, and log again as success rises.** It is a prediction of one step. Half of it was enough for sampled runs of the transformer, for {claim}`2-transformer-half-of-the-prediction-is-usable:measured:.0f` of {claim}`2-transformer-half-of-the-prediction-is-usable:n` seeds; some sampled runs on the Qwen failed below half of it, and there no fraction of a rate measured once is known to be safe. Nothing here was tested with Adam beyond two runs of the evidence.
+# 2. **Log it many times at a small rate, stay well below, and log again as success rises.** It is a prediction of one step. Half of it was enough for sampled runs of the transformer, for {claim}`2-transformer-half-of-the-prediction-is-usable:measured:.0f` of {claim}`2-transformer-half-of-the-prediction-is-usable:n` seeds; some sampled runs on the Qwen failed below half of it, and there no fraction of a rate measured along one prompt once is known to be safe. For runs on eight prompts a step the median of two dozen first updates gives a scale: with AdamW {claim}`2-qwen-pooled-quarter-adamw@full:measured:.0f` of {claim}`2-qwen-pooled-quarter-adamw@full:n` fresh Qwens ended above four fifths at a quarter of it, and with plain SGD half of it was already too much ([a rate for a whole run](evidence/02_training_rates)).
 # 3. **When responses grow longer, ask what the reward is like before you divide by the length.** A reward that counts wants it; one that needs every token does not while success stays the same, and does if longer answers only fail more often. Then look at noise, which grows with the length whatever the reward.
 # 4. **When you switch the estimator, multiply the rate by the old one's gain over the new one's**, and watch the run, because that holds at the present success only.
 # 5. **When training stalls, cut the rate tenfold on a copy.** Let a twin go on at the old rate and compare. A large rise says that the step was too long; a small one only that there was noise. If neither moves the run is locked in: a lower rate freed none here, and to go back to a checkpoint is our advice, not a result.
