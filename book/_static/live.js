@@ -1,138 +1,145 @@
-/* Interactive figures of the practical pages, placed by the directive "live": <div class="rlvr-live" data-figure="NAME">.
-   What the div holds is shown where this script does not run. No network, no kernel; formulas as in rlvr_lib. */
+/* Interactive figures of the practical pages: <div class="rlvr-live" data-live="KIND">, see book/_ext/live.py.
+   The formulas are those of rlvr_lib.theory, and tests/book/test_live.py compares them. No network, no kernel. */
 (() => {
-  // Elements, and rows of labelled native inputs.
+  const SVG = ["svg", "g", "line", "path", "circle", "text"];
+
   function make(tag, attributes = {}, ...children) {
-    const node = document.createElement(tag);
+    const node = SVG.includes(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
     node.append(...children);
     return node;
   }
-  const wide = "display:flex;flex-wrap:wrap;gap:.3em .8em;align-items:center;margin:.35em 0";
-  const box = "flex:0 1 7em;min-width:5em;color:inherit;background:transparent;border:1px solid #888;border-radius:4px;padding:.25em";
 
-  function number(name, options, label = name) {
-    const input = make("input", { type: "number", "data-name": name, style: box, inputmode: "decimal", ...options });
-    return [make("label", { style: wide }, label, input), input];
+  function field(name, options) {
+    const input = make("input", { type: "number", required: "", ...options });
+    return [make("label", {}, name, input), input];
   }
 
-  function choice(name, options, label = name) {
-    const input = make("select", { "data-name": name, style: `${box};flex:0 1 auto;max-width:100%` });
-    for (const [value, text] of options) input.append(make("option", { value, style: "color:black;background:white" }, text));
-    return [make("label", { style: wide }, label, input), input];
+  function choice(name, options) {
+    const select = make("select");
+    for (const [value, text] of options) select.append(make("option", { value }, text));
+    return [make("label", {}, name, select), select];
   }
 
-  function frame(figure, title) {
+  const shown = (x) => (x === 0 ? "0" : Math.abs(x) < 1e-3 || Math.abs(x) >= 1e5 ? x.toExponential(2) : `${+x.toPrecision(4)}`);
+  const answer = () => make("p", { "aria-live": "polite" });
+  const note = (text) => make("p", { class: "rlvr-note" }, text);
+
+  function frame(figure, name) {
     figure.setAttribute("role", "group");
-    figure.setAttribute("aria-label", title);
-    Object.assign(figure.style, {
-      border: "1px solid #8888", borderRadius: "6px", padding: "10px", maxWidth: "704px", margin: "0 0 1.5rem", display: "block",
-    });
-    return make("p", { "aria-live": "polite", style: "margin:.5em 0 0;min-height:3em" });
+    figure.setAttribute("aria-label", `Interactive figure: ${name}`);
   }
 
-  const short = (x) => (x === 0 ? "0" : +Math.abs(x) >= 1e-3 && Math.abs(x) < 1e4 ? `${+x.toPrecision(3)}` : x.toExponential(2));
-  const inside = (x, low, high) => Number.isFinite(x) && x > low && x < high;
+  /* Calls draw now and whenever a control changes; says what is wrong with an entry that is out of range. */
+  function follow(controls, said, draw) {
+    const run = () => {
+      const wrong = controls.find((control) => !control.disabled && !control.checkValidity());
+      if (wrong) said.textContent = `${wrong.parentNode.firstChild.textContent}: ${wrong.validationMessage}`;
+      else draw();
+    };
+    for (const control of controls) control.addEventListener("input", run);
+    run();
+    return run;
+  }
 
-  // Theory: the gain of a group's mean update (I6), and the curvature of log J at the best success of a reward (2c).
-  function gain(kind, J, G) {
+  // Learning-rate calculator
+
+  /* The mean update is this times the gradient gap, as power_gain has it: G responses a group. */
+  function gain(estimator, J, G) {
     const variance = J * (1 - J);
-    if (kind === "rloo") return variance;
-    if (kind === "dr_grpo") return (1 - 1 / G) * variance;
+    if (estimator === "rloo") return variance;
+    if (estimator === "dr_grpo") return (1 - 1 / G) * variance;
     let total = 0, logChoose = 0;
     for (let k = 1; k < G; k++) {
       logChoose += Math.log((G - k + 1) / k);
-      total += Math.exp(logChoose + k * Math.log(J) + (G - k) * Math.log1p(-J)) * Math.sqrt(k * (G - k)) / G;
+      total += Math.exp(logChoose + k * Math.log(J) + (G - k) * Math.log1p(-J)) * Math.sqrt((k * (G - k)) / G ** 2);
     }
-    return kind === "grpo_trl" ? total * Math.sqrt((G - 1) / G) : total;
+    return total * (estimator === "grpo_sample" ? Math.sqrt((G - 1) / G) : 1);
   }
 
-  function insideWindow(d) { // P(|Z| < d) of a standard normal Z, by a series of positive terms
-    let term = d, sum = d;
-    for (let n = 1; term > 1e-17 * sum; n++) sum += (term *= (d * d) / (2 * n + 1));
-    return sum * Math.sqrt(2 / Math.PI) * Math.exp(-d * d / 2);
+  /* z phi(z) / J with J = P(|Z| < z), by the series of the normal distribution's integral and bisection. */
+  function bell(J) {
+    const density = (z) => Math.exp((-z * z) / 2) / Math.sqrt(2 * Math.PI);
+    const inside = (z) => {
+      let term = z, sum = z;
+      for (let n = 3; term > 1e-17 * sum; n += 2) sum += term *= (z * z) / n;
+      return 2 * density(z) * sum;
+    };
+    let low = 0, high = 8;
+    for (let i = 0; i < 60; i++) {
+      const middle = (low + high) / 2;
+      if (inside(middle) < J) low = middle;
+      else high = middle;
+    }
+    return (low * density(low)) / J;
   }
 
+  /* Curvature of log J at its maximum J, T tokens a response. */
   function curvature(reward, T, J) {
+    if (reward === "count") return (T / 2) * bell(J);
     const wrong = -Math.expm1(Math.log(J) / T);
-    if (reward === "own") return wrong;
-    if (reward !== "count") return T * wrong;
-    let low = 0, high = 9;
-    for (let n = 0; n < 80; n++) (insideWindow((low + high) / 2) < J ? (low = (low + high) / 2) : (high = (low + high) / 2));
-    return (T / 2) * low * Math.exp(-low * low / 2) / Math.sqrt(2 * Math.PI) / J;
+    return reward === "own" ? wrong : T * wrong;
   }
 
   function calculator(figure) {
-    const delayed = "delay" in figure.dataset;
-    const estimators = [["rloo", "REINFORCE with a baseline, RLOO"], ["dr_grpo", "Dr. GRPO (no deviation)"],
-      ["grpo", "GRPO, population deviation"], ["grpo_trl", "GRPO, sample deviation (TRL)"]];
-    const controls = {}, said = frame(figure, "Learning-rate calculator");
-    const field = ([label, input]) => ((controls[input.dataset.name] = input), label);
-    const side = (which, title, estimator, G, J, T) => {
-      const set = make("fieldset", { style: "flex:1 1 16em;min-width:0;border:1px solid #8888;border-radius:6px;padding:.3em .7em;margin:0" },
-        make("legend", { style: "font-size:1em;font-weight:bold;width:auto;margin:0;padding:0 .3em;float:none" }, title),
-        field(choice(`${which}-estimator`, estimators, "estimator")),
-        field(number(`${which}-group`, { min: 2, max: 4096, step: 1, value: G }, "group size G")),
-        field(number(`${which}-success`, { min: 0.001, max: 0.999, step: "any", value: J }, "success rate J")),
-        field(number(`${which}-length`, { min: 1, max: 1e6, step: 1, value: T }, "tokens a response T")),
-        field(choice(`${which}-divided`, [["no", "no"], ["yes", "yes"]], "divided by the length")));
-      controls[`${which}-estimator`].value = estimator;
-      return set;
+    frame(figure, "learning-rate calculator");
+    const [rateRow, rate] = field("your learning rate", { min: 1e-12, max: 1e6, step: "any", value: 1e-6 });
+    const [rewardRow, reward] = choice("what is right", [["every", "every token must be right"],
+      ["count", "the reward counts tokens"], ["own", "every token, own parameters each"]]);
+    const side = (title, estimatorValue) => {
+      const [estimatorRow, estimator] = choice("estimator", [["rloo", "REINFORCE or RLOO"], ["dr_grpo", "Dr. GRPO"],
+        ["grpo", "GRPO, population deviation"], ["grpo_sample", "GRPO as in TRL, sample deviation"]]);
+      estimator.value = estimatorValue;
+      const [successRow, success] = field("success rate J", { min: 0.001, max: 0.999, step: "any", value: 0.5 });
+      const [sizeRow, size] = field("group size G", { min: 2, max: 4096, step: 1, value: 8 });
+      const [lengthRow, length] = field("tokens T", { min: 1, max: 1000000, step: 1, value: 256 });
+      const divided = make("input", { type: "checkbox" });
+      const dividedRow = make("label", {}, "divided by the length", divided);
+      const set = make("fieldset", {}, make("legend", {}, title), estimatorRow, successRow, sizeRow, lengthRow, dividedRow);
+      return { set, estimator, success, size, length, divided };
     };
-    const table = make("tbody");
-    figure.replaceChildren(
-      field(number("rate", { min: 0, step: "any", value: "1e-6" }, "your learning rate")),
-      make("div", { style: "display:flex;flex-wrap:wrap;gap:.6em" },
-        side("old", "your run", "rloo", 8, 0.5, 256), side("new", "what you change to", "grpo_trl", 8, 0.5, 512)),
-      field(choice("reward", [["count", "a count of tokens lies in a window"], ["every", "all tokens right, shared parameters, your J"],
-        ["error", "all tokens right, shared parameters, same token error"], ["own", "all tokens right, own parameters a token, your J"]],
-      "what the reward asks for")),
-      ...(delayed ? [field(number("delay", { min: 0, max: 1000, step: 1, value: 0 }, "updates of delay k"))] : []),
-      said,
-      make("table", { style: "margin:.4em 0;width:100%" }, make("thead", {}, make("tr", {},
-        make("th", { scope: "col" }, "what moves it"), make("th", { scope: "col" }, "factor"))), table),
-      make("p", { style: "margin:.3em 0 0;font-size:.9em" },
-        "A ratio for plain gradient steps without noise, at the best success of three small models; Adam, clipping and batches of prompts are not in it. Use it to convert a rate that works, never to find one."));
+    const from = side("from", "rloo"), to = side("to", "grpo_sample");
+    const kept = make("input", { type: "checkbox" });
+    const keptRow = make("label", {}, "same token error: success follows the length", kept);
+    to.set.append(keptRow);
+    const said = answer(), lines = make("ul");
+    figure.replaceChildren(rateRow, rewardRow, make("div", { class: "rlvr-sides" }, from.set, to.set), said, lines,
+      note("The ratio of two critical rates at a maximum of success, each of plain gradient steps along the mean update of one " +
+        "prompt; where only the estimator and the group size change it keeps the mean step at this success. " +
+        "A ratio only: it does not say that your rate was a good one, and Adam divides a constant factor out."));
 
-    function draw() {
-      const value = (name) => +controls[name].value, text = (name) => controls[name].value;
-      const [G0, G1, J0, T0, T1] = ["old-group", "new-group", "old-success", "old-length", "new-length"].map(value);
-      const same = text("reward") === "error", reward = text("reward");
-      controls["new-success"].disabled = same;
-      const J1 = same ? J0 ** (T1 / T0) : value("new-success"), k = delayed ? value("delay") : 0;
-      const whole = [G0, G1, T0, T1].every(Number.isInteger);
-      const wrong = !(value("rate") > 0) ? "your learning rate must be positive"
-        : !whole || G0 < 2 || G1 < 2 || G0 > 4096 || G1 > 4096 ? "group sizes are whole numbers from 2 to 4096, and lengths whole"
-          : T0 < 1 || T1 < 1 ? "a response has at least one token"
-            : !inside(J0, 0, 1) || !inside(value("new-success"), 0, 1) ? "a success rate lies strictly between 0 and 1"
-              : !(J1 > 1e-300) ? "at that length no success is left"
-                : !Number.isInteger(k) || k < 0 ? "a delay is a whole number of updates" : "";
-      table.replaceChildren();
-      if (wrong) return void (said.textContent = `No rate: ${wrong}.`);
-      const old = text("old-estimator"), now = text("new-estimator");
-      const rate = (J, T) => (1 - J) / (gain(now, J, G1) * curvature(reward, T, J)); // 2c, up to the constant 2
-      const tokens = (which, T) => (text(`${which}-divided`) === "yes" ? T : 1);
-      const success = same ? 1 : rate(J1, T0) / rate(J0, T0);
-      const length = same ? rate(J1, T1) / rate(J0, T0) : rate(J1, T1) / rate(J1, T0);
-      const rows = [
-        ["estimator and group size: ratio of the gains at the present success", gain(old, J0, G0) / gain(now, J0, G1)],
-        ["success rate: 2 (1 − J) over gain times curvature", success],
-        [same ? "length: curvature, and the success that falls with it" : "length: curvature of log J", length],
-        ["division by the length", tokens("new", T1) / tokens("old", T0)],
-        ...(delayed ? [["delay: sin(π / (4k + 2)), derived", Math.sin(Math.PI / (4 * k + 2))]] : [])];
-      const factor = rows.reduce((product, row) => product * row[1], 1);
-      for (const [name, times] of rows)
-        table.append(make("tr", {}, make("td", {}, name), make("td", { "data-factor": times }, `× ${short(times)}`)));
-      const [name, most] = rows.reduce((a, b) => (Math.abs(Math.log(b[1])) > Math.abs(Math.log(a[1])) ? b : a));
-      said.replaceChildren(make("strong", { "data-rate": value("rate") * factor }, `New rate ${short(value("rate") * factor)}`),
-        `, which is ${short(factor)} times yours. `,
-        Math.abs(Math.log(most)) < 1e-9 ? "Nothing that you changed moves it." : `Most comes from ${name.split(":")[0]}, × ${short(most)}.`,
-        same ? ` Success at the new length is ${short(J1)}.` : "");
-    }
-    for (const control of Object.values(controls)) control.addEventListener("input", draw);
-    draw();
+    const read = ({ estimator, success, size, length, divided }) =>
+      ({ estimator: estimator.value, J: +success.value, G: +size.value, T: +length.value, divided: divided.checked });
+    const controls = [rate, reward, kept, ...[from, to].flatMap((s) => [s.estimator, s.success, s.size, s.length, s.divided])];
+    follow(controls, said, () => {
+      const follows = kept.checked && reward.value !== "count";
+      kept.disabled = reward.value === "count";
+      to.success.disabled = follows;
+      const a = read(from), b = read(to);
+      if (follows) {
+        b.J = a.J ** (b.T / a.T);
+        to.success.value = shown(b.J);
+      }
+      lines.replaceChildren();
+      if (!(b.J > 1e-9 && b.J < 1 - 1e-9)) {
+        said.textContent = "At this length and the same token error success is too close to zero or one for a rate.";
+        return;
+      }
+      const parts = [
+        ["the gain of the mean update (estimator, group size, success; identity 6)", gain(a.estimator, a.J, a.G) / gain(b.estimator, b.J, b.G)],
+        ["the failure rate left (theorem 2)", (1 - b.J) / (1 - a.J)],
+        ["the curvature of log J (length and success; theorem 2)", curvature(reward.value, a.T, a.J) / curvature(reward.value, b.T, b.J)],
+        ["division by the length", (b.divided ? b.T : 1) / (a.divided ? a.T : 1)],
+      ];
+      const factor = parts.reduce((product, [, part]) => product * part, 1);
+      said.textContent = `Set ${shown(rate.value * factor)}, which is ${shown(factor)} times your rate` +
+        `${follows ? `, at a success of ${shown(b.J)}` : ""}.`;
+      lines.append(...parts.map(([name, part]) => make("li", {}, `${name}: × ${shown(part)}`)));
+    });
   }
 
-  const figures = { calculator };
-  document.querySelectorAll(".rlvr-live").forEach((figure) => figures[figure.dataset.figure](figure));
+  const FIGURES = { calculator };
+  const all = () => document.querySelectorAll(".rlvr-live").forEach((figure) => FIGURES[figure.dataset.live](figure));
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", all);
+  else all();
 })();

@@ -1,6 +1,7 @@
-"""The interactive figures in a browser, by keyboard and touch at two widths: their numbers are the library's."""
+"""The interactive figures in a browser, by keyboard at both widths: offline, and what they say is the library's."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -8,14 +9,15 @@ from conftest import ROOT
 
 from rlvr_lib.cli import browser
 from rlvr_lib.studies.threshold.bandit import peak_curvature
-from rlvr_lib.theory.advantages import group_gain
+from rlvr_lib.theory.advantages import group_gain, power_gain
+from rlvr_lib.theory.threshold import critical_learning_rate
 
 pytestmark = pytest.mark.browser
 STATIC = ROOT / "book" / "_static"
 
 
 @pytest.fixture(scope="module", params=[400, 1300])
-def page(request):
+def chromium_page(request):
     if browser() is None:
         assert "RLVR_REQUIRE_BROWSER" not in os.environ, "a browser is required here: install chromium"
         pytest.skip("NO BROWSER: the live figures were not looked at; install chromium")
@@ -23,87 +25,112 @@ def page(request):
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": request.param, "height": 800}, has_touch=True)
+        page = chromium.new_page(viewport={"width": request.param, "height": 700}, has_touch=True)
         page.troubles = []
         page.on("pageerror", lambda error: page.troubles.append(str(error)))
         page.on("request", lambda asked: page.troubles.append(asked.url))
         yield page
+        assert page.troubles == []
         chromium.close()
 
 
-def show(page, figure, attributes=""):
-    page.set_content(f"<div class='rlvr-live' data-figure='{figure}' {attributes}>a table</div>")
-    page.add_script_tag(content=(STATIC / "live.js").read_text())
+@pytest.fixture
+def page(chromium_page, request):
+    script, style = (STATIC / "live.js").read_text(), (STATIC / "live.css").read_text()
+    kind = request.function.__name__.split("_")[1]
+    figure = f"<div class='rlvr-live' data-live='{kind}'>words instead</div>"
+    chromium_page.set_content(f"<!doctype html><style>{style}</style>{figure}<script>{script}</script>")
+    yield chromium_page
+    assert chromium_page.troubles == []
+    assert "words instead" not in chromium_page.inner_text("body")
+    width = chromium_page.viewport_size["width"]
+    assert chromium_page.evaluate("document.documentElement.scrollWidth") <= width
+    bare = "[...document.querySelectorAll('input, select')].filter((x) => !x.labels.length).length"
+    assert chromium_page.evaluate(bare) == 0
 
 
-def write(page, name, value):
-    """By touch into the field, then by the keyboard."""
-    page.tap(f"[data-name='{name}']")
-    page.keyboard.press("Control+a")
-    page.keyboard.type(f"{value}")
+def enter(page, label, value, nth=0):
+    """Type into a field as a reader does."""
+    page.get_by_label(label).nth(nth).focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type(str(value))
 
 
-def gain(kind, J, G):
-    if kind == "rloo":
-        return J * (1 - J)
-    return group_gain(J, G, normalize=kind != "dr_grpo", bessel=kind == "grpo_trl")
+def choose(page, label, steps, nth=0):
+    """Pick an option by arrow keys, from the first."""
+    page.get_by_label(label).nth(nth).focus()
+    page.keyboard.press("Home")
+    for _ in range(steps):
+        page.keyboard.press("ArrowDown")
 
 
-KINDS = {"count": "aggregate", "every": "every token", "error": "every token", "own": "own parameters"}
+def said(page):
+    return page.inner_text("[aria-live]")
 
 
-@pytest.mark.parametrize("old, new", [("rloo", "grpo_trl"), ("grpo", "dr_grpo"), ("dr_grpo", "grpo")])
-@pytest.mark.parametrize("reward", KINDS)
-def test_the_calculator_converts_as_the_library_does(page, old, new, reward):
-    show(page, "calculator")
-    (J0, J1), (G0, G1), (T0, T1) = (0.4, 0.9), (4, 16), (100, 300)
-    page.select_option("[data-name=reward]", reward)
-    page.select_option("[data-name=old-estimator]", old)
-    page.select_option("[data-name=new-estimator]", new)
-    page.select_option("[data-name=new-divided]", "yes")
-    fields = {"rate": 2e-5, "old-success": J0, "old-group": G0, "new-group": G1, "old-length": T0, "new-length": T1}
-    if reward == "error":
-        assert page.is_disabled("[data-name=new-success]")
-        J1 = J0 ** (T1 / T0)
-    else:
-        fields["new-success"] = J1
-    for name, value in fields.items():
-        write(page, name, value)
-
-    def rate(kind, J, G, T, tokens):
-        return 2 * (1 - J) * tokens / (gain(kind, J, G) * peak_curvature(KINDS[reward], T, J))
-
-    expected = 2e-5 * rate(new, J1, G1, T1, T1) / rate(old, J0, G0, T0, 1)
-    printed = float(page.get_attribute("[data-rate]", "data-rate"))
-    np.testing.assert_allclose(printed, expected, rtol=1e-9)
-    np.testing.assert_allclose(float(page.inner_text("[data-rate]").split()[-1]), expected, rtol=6e-3)
-    factors = [float(cell.get_attribute("data-factor")) for cell in page.query_selector_all("[data-factor]")]
-    np.testing.assert_allclose(2e-5 * np.prod(factors), expected, rtol=1e-9)
-    np.testing.assert_allclose(factors[0], gain(old, J0, G0) / gain(new, J0, G1), rtol=1e-9)
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-    assert page.troubles == []
+REWARDS = ("every token", "aggregate", "own parameters")
+ESTIMATORS = ("rloo", "dr_grpo", "grpo", "grpo_sample")
 
 
-def test_the_calculator_steps_by_arrow_keys_and_refuses_what_is_no_rate(page):
-    show(page, "calculator")
-    page.focus("[data-name=new-group]")
-    page.keyboard.press("ArrowUp")
-    assert page.input_value("[data-name=new-group]") == "9"
-    printed = float(page.query_selector("[data-factor]").get_attribute("data-factor"))
-    np.testing.assert_allclose(printed, 0.25 / gain("grpo_trl", 0.5, 9), rtol=1e-9)
-    for name, value in {"old-success": 1, "rate": -1, "new-group": 1, "old-length": 0}.items():
-        before = page.input_value(f"[data-name={name}]")
-        write(page, name, value)
-        assert page.inner_text("[aria-live]").startswith("No rate:")
-        write(page, name, before)
-        assert page.inner_text("[aria-live]").startswith("New rate")
+def critical(reward, estimator, J, G, T, divided):
+    kind = "grpo" if estimator.startswith("grpo") else "reinforce"
+    size = None if estimator == "rloo" else G
+    bessel = estimator == "grpo_sample"
+    length = T if divided else None
+    return critical_learning_rate(J, peak_curvature(reward, T, J), kind, length, size, bessel)
 
 
-def test_a_delay_is_asked_for_only_where_the_page_says_so(page):
-    show(page, "calculator")
-    assert page.query_selector("[data-name=delay]") is None
-    before = float(page.get_attribute("[data-rate]", "data-rate"))
-    show(page, "calculator", "data-delay")
-    write(page, "delay", 3)
-    after = float(page.get_attribute("[data-rate]", "data-rate"))
-    np.testing.assert_allclose(after / before, np.sin(np.pi / 14), rtol=1e-9)
+SETTINGS = [
+    # reward, from, to: estimator, J, G, T, divided
+    (0, (0, 0.5, 8, 256, False), (3, 0.5, 8, 256, False)),
+    (0, (1, 0.2, 4, 64, False), (2, 0.9, 16, 640, True)),
+    (1, (2, 0.7, 8, 100, True), (0, 0.3, 2, 1000, False)),
+    (2, (3, 0.95, 64, 32, False), (1, 0.05, 3, 4096, False)),
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_calculator_converts_as_the_library_does(page, setting):
+    reward, *sides = setting
+    choose(page, "what is right", reward)
+    enter(page, "your learning rate", "0.002")
+    for nth, (estimator, J, G, T, divided) in enumerate(sides):
+        choose(page, "estimator", estimator, nth)
+        enter(page, "success rate J", J, nth)
+        enter(page, "group size G", G, nth)
+        enter(page, "tokens T", T, nth)
+        if divided:
+            page.get_by_label("divided by the length").nth(nth).focus()
+            page.keyboard.press("Space")
+    new, factor = map(float, re.findall(r"Set (\S+), which is (\S+) times", said(page))[0])
+    old, now = (critical(REWARDS[reward], ESTIMATORS[side[0]], *side[1:]) for side in sides)
+    np.testing.assert_allclose(factor, now / old, rtol=6e-3 if now / old < 1e-3 else 6e-4)
+    np.testing.assert_allclose(new, 0.002 * now / old, rtol=6e-3)
+    parts = [float(part) for part in re.findall(r"\xd7 (\S+)", page.inner_text("ul"))]
+    np.testing.assert_allclose(np.prod(parts), now / old, rtol=2e-2)
+    (_, J, G, *_), (_, J2, G2, *_) = sides
+    gains = [
+        power_gain(J, 0),
+        group_gain(J, G, False),
+        group_gain(J, G),
+        group_gain(J, G, bessel=True),
+        power_gain(J2, 0),
+        group_gain(J2, G2, False),
+        group_gain(J2, G2),
+        group_gain(J2, G2, bessel=True),
+    ]
+    np.testing.assert_allclose(parts[0], gains[sides[0][0]] / gains[4 + sides[1][0]], rtol=6e-4)
+
+
+def test_calculator_keeps_the_token_error_by_touch_and_refuses_what_is_no_rate(page):
+    page.get_by_label("same token error").tap()
+    enter(page, "tokens T", 512, 1)
+    factor, J = map(float, re.findall(r"is (\S+) times your rate, at a success of (\S+)\.", said(page))[0])
+    assert J == 0.25
+    expected = critical("every token", "grpo_sample", 0.25, 8, 512, False) / critical(
+        "every token", "rloo", 0.5, 8, 256, False
+    )
+    np.testing.assert_allclose(factor, expected, rtol=6e-4)
+    enter(page, "success rate J", 1.5)
+    assert said(page).startswith("success rate J: ")
+    assert "Set" not in said(page)
