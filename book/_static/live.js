@@ -138,7 +138,107 @@
     });
   }
 
-  const FIGURES = { calculator };
+  // Pictures: a frame with ticks, redrawn when its width changes
+
+  const word = (x, y, text, anchor = "middle") => make("text", { x, y, "text-anchor": anchor, fill: "currentColor" }, text);
+  const rule = (xa, ya, xb, yb, more = {}) =>
+    make("line", { x1: xa, y1: ya, x2: xb, y2: yb, stroke: "currentColor", "stroke-opacity": 0.2, ...more });
+  const curve = (points, more = {}) => make("path", {
+    d: points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join(""),
+    fill: "none", stroke: "currentColor", "stroke-width": 2.5, ...more });
+  const spot = (x, y) => make("circle", { cx: x, cy: y, r: 6, fill: "currentColor" });
+  const sheet = () => make("svg", { role: "img", height: 260 });
+
+  /* Empties the picture and draws ticks; the axes map to pixels, from [low, high, ticks, title, logarithmic]. */
+  function axes(plot, x, y) {
+    const width = Math.max(280, plot.clientWidth || 640), height = 260;
+    const left = 48, right = width - 14, bottom = height - 42, top = 24;
+    const along = ([low, high, , , log], start, end) => {
+      const f = log ? Math.log : (v) => v;
+      return (v) => start + ((f(v) - f(low)) / (f(high) - f(low))) * (end - start);
+    };
+    const px = along(x, left, right), py = along(y, bottom, top);
+    plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    plot.replaceChildren(
+      ...x[2].flatMap((v) => [rule(px(v), bottom, px(v), top), word(px(v), bottom + 17, v)]),
+      ...y[2].flatMap((v) => [rule(left, py(v), right, py(v)), word(left - 6, py(v) + 4, v, "end")]),
+      word((left + right) / 2, height - 6, x[3]), word(4, 14, y[3], "start"));
+    return [px, py];
+  }
+
+  function redraw(figure, plot, run) {
+    let seen = plot.clientWidth;
+    new ResizeObserver(() => plot.clientWidth !== seen && ((seen = plot.clientWidth), run())).observe(figure);
+  }
+
+  const between = (low, high, n = 200) => Array.from({ length: n + 1 }, (_, i) => low + ((high - low) * i) / n);
+
+  // Baseline map with your run's point
+
+  function baseline(figure) {
+    frame(figure, "which baseline is cheaper at your success rate and energy ratio");
+    const [successRow, success] = field("success rate J", { min: 0.01, max: 0.99, step: "any", value: 0.75 });
+    const [ratioRow, ratio] = field("energy ratio x", { min: 0.01, max: 10000, step: "any", value: 17 });
+    const plot = sheet(), said = answer();
+    figure.replaceChildren(successRow, ratioRow, plot, said, note("A price is the second moment of one response's term over " +
+      "the least that any baseline has; b* is the baseline that has it. Above the line the zero baseline is the cheaper one."));
+    const run = follow([success, ratio], said, () => {
+      const J = +success.value, x = +ratio.value, edge = 1 + 1 / (1 - J), best = J / (J + (1 - J) * x);
+      const mean = 1 + (J * (1 - J) * (x - 1) ** 2) / x, zero = 1 + J / ((1 - J) * x);
+      const [px, py] = axes(plot, [0, 1, [0, 0.25, 0.5, 0.75, 1], "success rate J", false],
+        [Math.min(0.1, x / 2), Math.max(200, 2 * x), [0.1, 1, 10, 100], "energy ratio x, wrong over right", true]);
+      const line = between(0, 0.994).map((j) => [px(j), py(1 + 1 / (1 - j))]);
+      plot.append(curve(line), word(px(0.03), py(30), "zero is cheaper", "start"), word(px(0.97), py(0.3), "mean is cheaper", "end"),
+        rule(px(J), py(x), px(J), py(edge), { "stroke-opacity": 0.8, "stroke-dasharray": "4 4" }), spot(px(J), py(x)));
+      said.textContent = `${x > edge ? "The zero baseline is cheaper" : x < edge ? "The mean is cheaper" : "Mean and zero cost the same"}, ` +
+        `because your ratio is ${shown(x)} and the boundary ${shown(edge)}: ` +
+        `the mean costs ${shown(mean)}, zero ${shown(zero)} times the least, which b* = ${shown(best)} has.`;
+      plot.setAttribute("aria-label", said.textContent);
+    });
+    redraw(figure, plot, run);
+  }
+
+  // Relay nomogram
+
+  /* The chance that a group of G responses has a right and a wrong one. */
+  const split = (P, G) => 1 - P ** G - (1 - P) ** G;
+
+  function relay(figure) {
+    frame(figure, "chance of a signal at the next level");
+    const [successRow, success] = field("success at this level", { min: 0.001, max: 0.999, step: "any", value: 0.8 });
+    const [chanceRow, chance] = field("success of a blind guess", { min: 0, max: 0.99, step: "any", value: 0 });
+    const [ratioRow, ratio] = field("ratio R of the next level to this one", { min: 1, max: 1000, step: "any", value: 9 });
+    const [sizeRow, size] = field("group size G", { min: 2, max: 4096, step: 1, value: 8 });
+    const [promptsRow, prompts] = field("prompts a batch", { min: 1, max: 100000, step: 1, value: 16 });
+    const plot = sheet(), said = answer();
+    figure.replaceChildren(successRow, chanceRow, ratioRow, sizeRow, promptsRow, plot, said,
+      note("All prompts alike, a linear head in a fixed context, so that y becomes y to the power R. A signal is a group with " +
+        "a right and a wrong answer; with blind guesses at work there is a signal also where y is zero, and it teaches little."));
+    const run = follow([success, chance, ratio, size, prompts], said, () => {
+      const c = +chance.value, P = +success.value, R = +ratio.value, G = +size.value, n = +prompts.value;
+      if (P <= c) {
+        said.textContent = "Success is not above that of a blind guess, so nothing follows for the next level.";
+        return;
+      }
+      const at = (p) => ((p - c) / (1 - c)) ** R, pass = (y) => c + (1 - c) * y;
+      const some = (p) => -Math.expm1(n * Math.log1p(-split(pass(at(p)), G)));
+      const y = (P - c) / (1 - c), next = at(P), group = split(pass(next), G);
+      const [px, py] = axes(plot, [0, 1, [0, 0.25, 0.5, 0.75, 1], "success at this level", false],
+        [0, 1, [0, 0.5, 1], "chance at the next level", false]);
+      const grid = between(c + 1e-6, 1 - 1e-6);
+      const one = grid.map((p) => [px(p), py(split(pass(at(p)), G))]), any = grid.map((p) => [px(p), py(some(p))]);
+      plot.append(curve(one), curve(any, { "stroke-dasharray": "7 4" }),
+        rule(px(P), py(0), px(P), py(1), { "stroke-opacity": 0.8, "stroke-dasharray": "2 3" }), spot(px(P), py(group)),
+        word(px(1), 14, "one group: line, some group: dashes", "end"));
+      said.textContent = `Above chance success is ${shown(y)} here and ${shown(next)} at ${shown(R)} times the level: ` +
+        `one group has a signal with a chance of ${shown(group)}, some group of a batch with ${shown(some(P))}. ` +
+        `A next success above chance of a tenth needs a ratio of at most ${shown(Math.log(0.1) / Math.log(y))}.`;
+      plot.setAttribute("aria-label", said.textContent);
+    });
+    redraw(figure, plot, run);
+  }
+
+  const FIGURES = { calculator, baseline, relay };
   const all = () => document.querySelectorAll(".rlvr-live").forEach((figure) => FIGURES[figure.dataset.live](figure));
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", all);
   else all();

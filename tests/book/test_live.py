@@ -10,6 +10,8 @@ from conftest import ROOT
 from rlvr_lib.cli import browser
 from rlvr_lib.studies.threshold.bandit import peak_curvature
 from rlvr_lib.theory.advantages import group_gain, power_gain
+from rlvr_lib.theory.baseline import baseline_loss, critical_energy_ratio, mean_baseline_loss
+from rlvr_lib.theory.relay import handoff_exponent, next_ratio, normalized_success
 from rlvr_lib.theory.threshold import critical_learning_rate
 
 pytestmark = pytest.mark.browser
@@ -134,3 +136,55 @@ def test_calculator_keeps_the_token_error_by_touch_and_refuses_what_is_no_rate(p
     enter(page, "success rate J", 1.5)
     assert said(page).startswith("success rate J: ")
     assert "Set" not in said(page)
+
+
+def numbers(page):
+    return [float(x) for x in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?", said(page))]
+
+
+def picture_is_read(page):
+    """Words of the picture lie in it and are large enough, and so is the point."""
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('svg text, circle')].map((t) => t.getBoundingClientRect().toJSON())"
+    )
+    frame = page.evaluate("document.querySelector('svg').getBoundingClientRect().toJSON()")
+    for box in boxes:
+        assert box["height"] >= 11
+        assert frame["left"] - 1 <= box["left"] <= box["right"] <= frame["right"] + 1
+        assert frame["top"] - 1 <= box["top"] <= box["bottom"] <= frame["bottom"] + 1
+
+
+@pytest.mark.parametrize(("J", "x"), [(0.75, 17), (0.5, 2.5), (0.98, 50), (0.02, 0.05), (0.9, 4000)])
+def test_baseline_prices_are_those_of_the_library(page, J, x):
+    enter(page, "success rate J", J)
+    enter(page, "energy ratio x", x)
+    words, edge = said(page), critical_energy_ratio(J)
+    assert words.startswith("The zero baseline" if x > edge else "The mean")
+    best = J / (J + (1 - J) * x)
+    assert baseline_loss(J, x, best) == pytest.approx(1)
+    expected = [x, edge, mean_baseline_loss(J, x), baseline_loss(J, x, 0.0), best]
+    np.testing.assert_allclose(numbers(page), expected, rtol=6e-3)
+    picture_is_read(page)
+
+
+@pytest.mark.parametrize(
+    ("P", "chance", "R", "G", "n"), [(0.8, 0, 9, 8, 16), (0.6, 1 / 6, 3, 4, 64), (0.95, 0.25, 20, 16, 1)]
+)
+def test_relay_chances_are_those_of_the_library(page, P, chance, R, G, n):
+    enter(page, "success at this level", P)
+    enter(page, "success of a blind guess", chance)
+    enter(page, "ratio R", R)
+    enter(page, "group size G", G)
+    enter(page, "prompts a batch", n)
+    y = normalized_success(P, round(1 / chance)) if chance else P
+    later = y ** handoff_exponent(R)
+    right = chance + (1 - chance) * later
+    group = 1 - right**G - (1 - right) ** G
+    expected = [y, later, R, group, 1 - (1 - group) ** n, next_ratio(y, 0.1)]
+    np.testing.assert_allclose(numbers(page), expected, rtol=6e-3)
+    picture_is_read(page)
+
+
+def test_relay_says_nothing_of_success_below_chance(page):
+    enter(page, "success of a blind guess", 0.9)
+    assert said(page).startswith("Success is not above")
