@@ -238,7 +238,51 @@
     redraw(figure, plot, run);
   }
 
-  const FIGURES = { calculator, baseline, relay };
+  // Step along the line with its parabola: three answers with logits 0, ln e + x and ln e - x, of which the first is right
+
+  const PEAK = 0.9; // success at x = 0
+  const weight = (1 / PEAK - 1) / 2;
+  const total = (x) => 1 + 2 * weight * Math.cosh(x);
+
+  function parabola(figure) {
+    frame(figure, "success along a step, and its local parabola");
+    const slider = (name, options) => {
+      const input = make("input", { type: "range", ...options }), value = make("output");
+      return [make("label", {}, name, input, value), input, value];
+    };
+    const [startRow, start, startValue] = slider("start x", { min: -3, max: -0.2, step: 0.1, value: -2 });
+    const [stepRow, step, stepValue] = slider("length of the step", { min: 0, max: 7, step: 0.1, value: 1.5 });
+    const plot = sheet(), said = answer();
+    figure.replaceChildren(startRow, stepRow, plot, said, note("A softmax over three answers on one parameter x: the right one has " +
+      "a logit of 0, the wrong ones gain x and lose x, and success is 0.9 at best. The parabola is that of log J at the start; " +
+      "its top is at half of the predicted critical step, and it is back at the start's height at the whole."));
+    const run = follow([start, step], said, () => {
+      const x = +start.value, h = +step.value, J = (u) => 1 / total(u), here = J(x);
+      const slope = (-2 * weight * Math.sinh(x)) / total(x);
+      const bend = (2 * weight * (Math.cosh(x) + 2 * weight)) / total(x) ** 2;
+      const local = (s) => here * Math.exp(slope * s - (bend * s * s) / 2);
+      const predicted = (2 * slope) / bend, exact = -2 * x, after = J(x + h);
+      startValue.textContent = x.toFixed(1);
+      stepValue.textContent = h.toFixed(1);
+      const [px, py] = axes(plot, [0, 7, [0, 1, 2, 3, 4, 5, 6, 7], "length of the step", false], [0, 1, [0, 0.5, 1], "success J", false]);
+      const grid = between(0, 7);
+      const inside = grid.filter((s) => local(s) <= 1);
+      plot.append(rule(px(0), py(here), px(7), py(here), { "stroke-opacity": 0.6, "stroke-dasharray": "2 3" }),
+        curve(grid.map((s) => [px(s), py(J(x + s))])),
+        curve(inside.map((s) => [px(s), py(local(s))]), { "stroke-dasharray": "7 4", "stroke-width": 2 }));
+      for (const s of [predicted / 2, predicted])
+        if (s <= 7) plot.append(rule(px(s), py(0), px(s), py(1), { "stroke-opacity": 0.7, "stroke-dasharray": "4 4" }));
+      plot.append(spot(px(h), py(after)), word(px(7), 14, "success: line, parabola: dashes", "end"));
+      const verdict = after > here + 1e-12 ? "raises" : after < here - 1e-12 ? "lowers" : "leaves";
+      said.textContent = `A step of ${shown(h)} ${verdict} success ${verdict === "leaves" ? "at" : `from ${shown(here)} to`} ${shown(after)}, ` +
+        `where the parabola says ${shown(local(h))}. The critical step is ${shown(exact)}, predicted ${shown(predicted)}, ` +
+        `and half of the prediction is ${shown(predicted / 2)}.`;
+      plot.setAttribute("aria-label", said.textContent);
+    });
+    redraw(figure, plot, run);
+  }
+
+  const FIGURES = { calculator, baseline, relay, parabola };
   const all = () => document.querySelectorAll(".rlvr-live").forEach((figure) => FIGURES[figure.dataset.live](figure));
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", all);
   else all();

@@ -9,10 +9,11 @@ from conftest import ROOT
 
 from rlvr_lib.cli import browser
 from rlvr_lib.studies.threshold.bandit import peak_curvature
+from rlvr_lib.testbeds.lines import TokenChain
 from rlvr_lib.theory.advantages import group_gain, power_gain
 from rlvr_lib.theory.baseline import baseline_loss, critical_energy_ratio, mean_baseline_loss
 from rlvr_lib.theory.relay import handoff_exponent, next_ratio, normalized_success
-from rlvr_lib.theory.threshold import critical_learning_rate
+from rlvr_lib.theory.threshold import critical_learning_rate, critical_step
 
 pytestmark = pytest.mark.browser
 STATIC = ROOT / "book" / "_static"
@@ -188,3 +189,26 @@ def test_relay_chances_are_those_of_the_library(page, P, chance, R, G, n):
 def test_relay_says_nothing_of_success_below_chance(page):
     enter(page, "success of a blind guess", 0.9)
     assert said(page).startswith("Success is not above")
+
+
+@pytest.mark.parametrize(("start", "steps"), [(-2.0, 15), (-0.5, 20), (-3.0, 70), (-1.0, 20)])
+def test_parabola_steps_as_the_library_does(page, start, steps):
+    page.get_by_label("start x").focus()
+    page.keyboard.press("Home")
+    for _ in range(round((start + 3) * 10)):
+        page.keyboard.press("ArrowRight")
+    page.get_by_label("length of the step").focus()
+    page.keyboard.press("Home")
+    for _ in range(steps):
+        page.keyboard.press("ArrowRight")
+    chain, h = TokenChain.with_peak(1, 0.9), steps / 10
+    here, after = chain.along(start), chain.along(start + h)
+    predicted = float(critical_step(here.success, here.gap, here.curvature))
+    local = here.success * np.exp(here.slope * h - here.curvature * h**2 / 2)
+    turns = "leaves" if h == -2 * start else "raises" if h < -2 * start else "lowers"
+    assert f" {turns} success" in said(page)
+    expected = [h, here.success, after.success, local, -2 * start, predicted, predicted / 2]
+    if turns == "leaves":
+        del expected[1]
+    np.testing.assert_allclose(numbers(page), expected, rtol=6e-3)
+    picture_is_read(page)
