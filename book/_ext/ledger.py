@@ -56,10 +56,66 @@ class Published(SphinxDirective):
         return found
 
 
-class Ledger(Published):
-    """Every published claim of a theorem, one row each, with the numbers of every profile that has it."""
+class ledger_fold(nodes.General, nodes.Element):
+    """A part of a page that opens natively; its first child is its summary, ``data`` its data attributes."""
 
-    option_spec: ClassVar = {"theorem": directives.positive_int}
+
+class ledger_line(nodes.General, nodes.TextElement):
+    """The line of a fold that is always seen; it holds no link, because a press on it opens the fold."""
+
+
+def visit_fold(self, node):
+    data = {f"data-{name}": value for name, value in node.get("data", {}).items()}
+    self.body.append(self.starttag(node, "details", **data))
+
+
+def depart_fold(self, node):
+    self.body.append("</details>\n")
+
+
+def visit_line(self, node):
+    self.body.append(self.starttag(node, "summary", ""))
+
+
+def depart_line(self, node):
+    self.body.append("</summary>\n")
+
+
+def badge(text, kind):
+    """A word in a rounded frame, in the colour of its kind."""
+    return nodes.inline("", text, classes=["rlvr-badge", f"rlvr-{kind}"])
+
+
+def spaced(parts):
+    """Inline nodes with a blank between two."""
+    return [piece for part in parts for piece in (part, nodes.Text(" "))][:-1]
+
+
+def tally(claims):
+    """How many claims there are, and how many of each outcome."""
+    outcomes = [claim.outcome for claim in claims]
+    counts = {"hold": outcomes.count("holds"), "fail": outcomes.count("fails")}
+    parts = [f"{count} {name if count > 1 else name + 's'}" for name, count in counts.items() if count]
+    if unjudged := outcomes.count("not-judged"):
+        parts.append(f"{unjudged} {'are' if unjudged > 1 else 'is'} not judged")
+    said = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+    return f"{len(claims)} claim{'s' * (len(claims) > 1)}: {said}"
+
+
+def standing(claim):
+    """What a claim's outcome means for the paper's sentence; nothing where there is none or no judgement."""
+    if not claim.paper.says or not claim.judged:
+        return "beyond" if not claim.paper.says else ""
+    return claim.paper.verdict if claim.outcome == "holds" else "not-reproduced"
+
+
+class Ledger(Published):
+    """Every published claim of a theorem, one folded row each, with the numbers of every profile that has it.
+
+    ``count`` prints how many there are instead. ``ledger.js`` filters the rows by their data attributes.
+    """
+
+    option_spec: ClassVar = {"theorem": directives.positive_int, "count": directives.flag}
 
     def run(self):
         by_id = {}
@@ -69,46 +125,84 @@ class Ledger(Published):
                     by_id.setdefault(claim.id, []).append((claim, result.name))
         if not by_id:
             return [paragraph("No claim of this theorem is published yet.")]
-        header = ("outcome", "claim", "predicted", "measured", "tolerance")
-        return [table(header, map(self.row, by_id.values()), (12, 50, 10, 14, 14), ["rlvr-ledger"])]
+        said = tally([found[-1][0] for found in by_id.values()])
+        if "count" in self.options:
+            text = f"{said}, each by the full profile where that was run and by the book profile elsewhere."
+            return [paragraph(text)]
+        summary = ledger_line("", "", nodes.inline("", said))
+        return [ledger_fold("", summary, *map(self.row, by_id.values()), classes=["rlvr-fold", "rlvr-group"])]
 
     def row(self, found):
         """A claim's row; where all profiles agree on a cell it is printed once."""
         versions = [claim for claim, _ in found]
-        outcome = self.by_profile(versions, self.outcome, nodes.strong)
-        outcome[0].insert(0, nodes.target("", "", ids=[f"claim-{versions[0].id}"]))
-        measured = self.by_profile(versions, lambda claim: number(claim.measured))
-        slack = self.by_profile(versions, self.slack)
-        return outcome, self.story(versions, found[0][1]), self.by_profile(versions, prediction), measured, slack
+        claim = versions[-1]  # the full profile where there is one
+        outcomes = {version.outcome: version for version in versions}
+        badges = [
+            badge(self.outcome(c) + ("" if len(outcomes) == 1 else f" ({c.profile})"), c.outcome)
+            for c in outcomes.values()
+        ]
+        headline = nodes.inline("", claim.headline, classes=["rlvr-headline"])
+        testbed = nodes.inline("", "" if claim.testbed == "none" else claim.testbed, classes=["rlvr-testbed"])
+        summary = ledger_line("", "", *spaced([nodes.inline("", "", *spaced(badges)), headline, testbed]))
+        data = {
+            "chapter": str(claim.theorem),
+            "testbed": claim.testbed,
+            "outcome": " ".join(dict.fromkeys(c.outcome for c in versions)),
+            "verdict": " ".join(dict.fromkeys(filter(None, map(standing, versions)))),
+            "kind": claim.kind,
+            "lane": claim.lane,
+        }
+        facts = [
+            nodes.field("", nodes.field_name("", name), nodes.field_body("", *body))
+            for name, body in self.facts(versions, found[0][1])
+            if body
+        ]
+        ids = [f"claim-{claim.id}"]
+        return ledger_fold(
+            "", summary, nodes.field_list("", *facts), ids=ids, data=data, classes=["rlvr-fold", "rlvr-row"]
+        )
 
     @staticmethod
     def outcome(claim):
-        """Our outcome; an illustration has none."""
-        return "illustration" if claim.kind == "illustration" else claim.outcome
+        """Our outcome in words."""
+        return claim.outcome.replace("-", " ")
 
     @staticmethod
-    def by_profile(versions, show, node=nodes.inline):
+    def by_profile(versions, show):
         """A paragraph for each profile, or one when they all say the same."""
         shown = [show(claim) for claim in versions]
         if len(set(shown)) == 1:
-            return [paragraph(node("", shown[0]))]
-        return [paragraph(node("", t), f" ({claim.profile})") for t, claim in zip(shown, versions, strict=True)]
+            return [paragraph(shown[0])]
+        return [paragraph(f"{text} ({claim.profile})") for text, claim in zip(shown, versions, strict=True)]
 
-    def story(self, versions, notebook):
-        """What is claimed and of what, what the check rejected, what it means for a paper; its run and its code."""
+    def facts(self, versions, notebook):
+        """What is claimed, its numbers, what the check rejected, what it means for a paper; code and run."""
         claim = versions[0]
         sizes = dict.fromkeys(f"{c.n} {c.unit}" for c in versions if c.n)
-        of = ", ".join(filter(None, [claim.testbed, claim.kind, " and ".join(sizes)]))
-        lines = [*self.by_profile(versions, lambda c: c.headline, nodes.strong), paragraph(f"{claim.statement} ({of})")]
-        if rejected := "; ".join(s.broken for s in claim.sabotages if s.rejected):
-            lines.append(paragraph(nodes.emphasis("", "rejected: "), rejected))
-        if claim.paper.says:
-            verdict = f" → {VERDICTS[claim.paper.verdict].lower()}" if any(c.judged for c in versions) else ""
-            where = nodes.emphasis("", f"{claim.paper.source}, {claim.paper.where}: ")
-            lines.append(paragraph(where, claim.paper.says + verdict))
+        of = ", ".join(
+            filter(None, ["" if claim.testbed == "none" else claim.testbed, claim.kind, " and ".join(sizes)])
+        )
+        headlines = self.by_profile(versions, lambda c: c.headline)
+        yield "in short", headlines if len(headlines) > 1 else []
+        yield "claim", [paragraph(f"{claim.statement} ({of})")]
+        yield "predicted", self.by_profile(versions, prediction)
+        yield "measured", self.by_profile(versions, lambda c: number(c.measured))
+        yield "tolerance", self.by_profile(versions, self.slack)
+        rejected = "; ".join(s.broken for s in claim.sabotages if s.rejected)
+        yield "sabotages rejected", [paragraph(rejected)] if rejected else []
+        where = nodes.emphasis("", f"{claim.paper.source}, {claim.paper.where}: ")
+        yield "the paper says", [paragraph(where, claim.paper.says)] if claim.paper.says else []
+        judged = [c for c in versions if c.judged]
+        yield "verdict on it", self.by_profile(judged, self.verdict) if claim.paper.says and judged else []
         code = nodes.reference("", claim.id, refuri=self.address(claim.code))
         run = nodes.reference("", f"its run in the {claim.lane}", refuri=f"../notebooks/{notebook}.html")
-        return [*lines, paragraph(code, ", ", run)]
+        here = nodes.reference("", "this row", internal=True, refuri=f"#claim-{claim.id}")
+        yield "links", [paragraph("code of ", code, ", ", run, ", ", here)]
+
+    @staticmethod
+    def verdict(claim):
+        """The verdict on the paper's sentence; a check of ours that failed has not reproduced it."""
+        return VERDICTS[standing(claim)] + ("" if claim.outcome == "holds" else ": our check failed")
 
     def address(self, code):
         """Where the public repository shows a claim's lines."""
@@ -327,6 +421,9 @@ NAMES = {
 
 
 def setup(app):
+    app.add_node(ledger_fold, html=(visit_fold, depart_fold))
+    app.add_node(ledger_line, html=(visit_line, depart_line))
+    app.add_js_file("ledger.js", loading_method="defer")
     for name, directive in NAMES.items():
         app.add_directive(name, directive)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -179,11 +179,11 @@ def test_code_may_scroll(visit):
 
 
 def test_a_wide_table_becomes_cards_on_a_phone_and_back(visit):
-    page = visit("book/ledger")
+    page = visit("book/status")
     assert page.locator("table.rlvr-cards").count() == 0
     assert too_wide(page, 400) == []
-    cell = page.locator("table.rlvr-ledger.rlvr-cards td").nth(1)
-    assert cell.get_attribute("data-label") == "claim"
+    cell = page.locator("table.rlvr-cards td").nth(1)
+    assert cell.get_attribute("data-label") == "profile"
     assert too_wide(page, 1300) == []
     assert page.locator("table.rlvr-cards").count() == 0
 
@@ -218,8 +218,8 @@ def test_ledger_lists_every_published_claim(visit):
 
     claims = [claim for result in finished_results(ROOT / "results") for claim in result.claims()]
     page = visit("book/ledger")
-    text = page.locator("article").inner_text()
-    links = page.evaluate("() => Object.fromEntries([...document.querySelectorAll('table.rlvr-ledger a')].map("
+    text = page.locator("article").text_content()
+    links = page.evaluate("() => Object.fromEntries([...document.querySelectorAll('details.rlvr-row a')].map("
                           "link => [link.textContent, link.href]))")  # fmt: skip
     address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
     assert claims
@@ -273,5 +273,5 @@ def test_figures_follow_the_theme_and_captions_and_tables_are_legible(chromium, 
         for part in (".cell_output figcaption", ".rlvr-claim", "article table td", "article table th"):
             assert page.locator(part).first.evaluate(CONTRAST) >= 4.5, part
         page.goto(f"{address}book/ledger.html")
-        for part in ("table.rlvr-ledger td", "table.rlvr-ledger th"):
+        for part in ("details.rlvr-row dt", "details.rlvr-row dd"):
             assert page.locator(part).first.evaluate(CONTRAST) >= 4.5, part
