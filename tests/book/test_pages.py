@@ -1,18 +1,10 @@
 """The built book in a browser: math, alt text, links, and no request that leaves the machine."""
 
-import functools
-import http.server
-import os
 import re
-import subprocess
-import sys
-import threading
 
 import pytest
 import yaml
 from conftest import ROOT
-
-from rlvr_lib.cli import browser
 
 pytestmark = pytest.mark.browser
 PAGES = [
@@ -20,57 +12,18 @@ PAGES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def html(tmp_path_factory):
-    out = tmp_path_factory.mktemp("book") / "built"
-    built = subprocess.run(
-        [sys.executable, ROOT / "book" / "build.py", "--out", out], capture_output=True, text=True, cwd=ROOT
-    )
-    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
-    return out / "_build" / "html"
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture(scope="module")
-def address(html):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=html)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if browser() is None:
-        assert "RLVR_REQUIRE_BROWSER" not in os.environ, "a browser is required here: install chromium"
-        pytest.skip("NO BROWSER: the built book was not looked at; install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-background-networking"]
-        instance = playwright.chromium.launch(executable_path=browser(), args=flags)
-        yield instance
-        instance.close()
-
-
 @pytest.fixture
-def visit(chromium, address):
+def visit(reader_browser, book_address):
     """Opens a page and waits for its math; fails on a console error, a missing file or an outside request."""
     troubles = []
-    with chromium.new_page() as page:
+    with reader_browser.new_page() as page:
         page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith((address, "data:")) else None)
+        page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith((book_address, "data:")) else None)
         page.on("response", lambda r: troubles.append(f"{r.status} {r.url}") if r.status >= 400 else None)
 
         def open_page(name):
-            page.goto(f"{address}{name}.html")
+            page.goto(f"{book_address}{name}.html")
             page.wait_for_load_state("networkidle")
             page.evaluate("() => window.MathJax ? MathJax.startup.promise : null")
             return page
@@ -265,13 +218,13 @@ CONTRAST = """element => {
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_figures_follow_the_theme_and_captions_and_tables_are_legible(chromium, address, scheme):
-    with chromium.new_page(color_scheme=scheme) as page:
-        page.goto(f"{address}notebooks/01_gap_alignment.html")
+def test_figures_follow_the_theme_and_captions_and_tables_are_legible(reader_browser, book_address, scheme):
+    with reader_browser.new_page(color_scheme=scheme) as page:
+        page.goto(f"{book_address}notebooks/01_gap_alignment.html")
         turned = page.locator(".cell_output img").first.evaluate("e => getComputedStyle(e).filter")
         assert ("invert" in turned) == (scheme == "dark")
         for part in (".cell_output figcaption", ".rlvr-claim", "article table td", "article table th"):
             assert page.locator(part).first.evaluate(CONTRAST) >= 4.5, part
-        page.goto(f"{address}book/ledger.html")
+        page.goto(f"{book_address}book/ledger.html")
         for part in ("details.rlvr-row dt", "details.rlvr-row dd"):
             assert page.locator(part).first.evaluate(CONTRAST) >= 4.5, part
