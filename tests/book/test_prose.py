@@ -17,7 +17,6 @@ PAGES = sorted({path.stem for path in (ROOT / "book").glob("*.md")} - OPEN)
 
 NOT_PROSE = (
     r"^(?P<fence>`{3,}|:{3,})\{(?:math|bibliography|figure|image|code-cell|code-block|code)\}.*?^(?P=fence)",
-    r"^(?P<code>`{3,})(?!\{).*?^(?P=code)",
     r"^(?:`{3,}|:{3,}).*?$|^:[a-z-]+:.*?$|^---\n.*?\n---$",
     r"\{[a-z:]+\}`[^`]*`",
     r"`[^`]*`",
@@ -43,8 +42,25 @@ NUMERAL = re.compile(
 )
 
 
+def without_code(text):
+    """The text with its blocks of code left empty; what a directive holds is prose, so its closing fence opens no code."""
+    lines, open_fences = [], []
+    for line in text.splitlines():
+        fence = re.match(r"(`{3,}|:{3,})(.*)", line)
+        in_code = bool(open_fences) and open_fences[-1][1]
+        if fence and open_fences and not fence[2].strip() and len(fence[1]) >= len(open_fences[-1][0]):
+            open_fences.pop()
+        elif fence and not in_code:
+            open_fences.append((fence[1], not fence[2].startswith("{")))
+        elif in_code:
+            line = ""
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def blanked(text):
     """The text with everything that is not prose replaced by blanks, line by line."""
+    text = without_code(text)
     for pattern in NOT_PROSE:
         text = re.sub(pattern, lambda match: re.sub(r"[^\n]", " ", match[0]), text, flags=re.M | re.S)
     return text
@@ -93,6 +109,7 @@ def test_pages_type_no_results(page):
         "The error was 1e-12.",
         "| a table | 12.5 |",
         "```{admonition} Found\nIt rose by 12.5.\n```",
+        "```{admonition} One\nTwo.\n```\nIt rose by 12.5.\n```{admonition} Three\nFour.\n```",
     ],
 )
 def test_results_are_recognised(text):
