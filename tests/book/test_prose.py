@@ -43,7 +43,7 @@ NUMERAL = re.compile(
 
 
 def without_code(text):
-    """The text with its blocks of code left empty; what a directive holds is prose, so its closing fence opens no code."""
+    """The text with its code blocks left empty; what a directive holds is prose, so its closing fence opens no code."""
     lines, open_fences = [], []
     for line in text.splitlines():
         fence = re.match(r"(`{3,}|:{3,})(.*)", line)
