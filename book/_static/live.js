@@ -88,7 +88,7 @@
       ["count", "the reward counts tokens"], ["own", "every token, own parameters each"]]);
     const side = (title, estimatorValue) => {
       const [estimatorRow, estimator] = choice("estimator", [["rloo", "REINFORCE or RLOO"], ["dr_grpo", "Dr. GRPO"],
-        ["grpo", "GRPO, population deviation"], ["grpo_sample", "GRPO as in TRL, sample deviation"]]);
+        ["grpo", "GRPO, population"], ["grpo_sample", "GRPO, TRL's sample"]]);
       estimator.value = estimatorValue;
       const [successRow, success] = field("success rate J", { min: 0.001, max: 0.999, step: "any", value: 0.5 });
       const [sizeRow, size] = field("group size G", { min: 2, max: 4096, step: 1, value: 8 });
