@@ -184,7 +184,7 @@ class Ledger(Published):
         )
         headlines = self.by_profile(versions, lambda c: c.headline)
         yield "in short", headlines if len(headlines) > 1 else []
-        yield "claim", [paragraph(f"{claim.statement} ({of})")]
+        yield "claim", [*self.by_profile(versions, lambda c: c.statement), paragraph(of)]
         yield "predicted", self.by_profile(versions, prediction)
         yield "measured", self.by_profile(versions, lambda c: number(c.measured))
         yield "tolerance", self.by_profile(versions, self.slack)

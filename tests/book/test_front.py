@@ -134,7 +134,7 @@ RECOUNT = """skipped => {
 }"""
 SKIPPED = (
     "pre, script, style, .math, mjx-container, .headerlink, .cell_input, details, .dropdown, .toggle-details, dl.py,"
-    " div.citation, .rlvr-minutes, table.rlvr-table:not(.rlvr-findings), button"
+    " div.citation, .rlvr-minutes, .rlvr-live, table.rlvr-table:not(.rlvr-findings), button"
 )
 
 
