@@ -18,8 +18,8 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 WORDS_A_MINUTE = 200
 NOT_COUNTED = (
-    "pre, script, style, .math, .headerlink, .cell_input, details, .dropdown, dl.py, div.citation, .rlvr-minutes, .rlvr-live,"
-    " table.rlvr-table:not(.rlvr-findings)"
+    "pre, script, style, .math, .headerlink, .cell_input, details, .dropdown, dl.py, div.citation, .rlvr-minutes,"
+    " .rlvr-live, table.rlvr-table:not(.rlvr-findings)"
 )
 """Code, formulas, tables to look up, references, and what is folded."""
 
