@@ -252,10 +252,20 @@ class Findings(Published):
 
     @classmethod
     def row(cls, said, claims):
-        """One printed sentence."""
-        verdict = folded_verdict(c.paper.verdict if c.outcome == "holds" else "not-reproduced" for c, _ in claims)
+        """One printed sentence, with the claim that decides its verdict in the open, and the others folded."""
+        verdict = folded_verdict(map(cls.bearing, claims))
+        first, *others = sorted(claims, key=lambda pair: (cls.bearing(pair) != verdict, pair[0].lane != "chapter"))
         sentence = [paragraph(said.says), paragraph(nodes.emphasis("", said.where))]
-        return [nodes.strong("", VERDICTS[verdict])], sentence, [cls.evidence(*pair) for pair in claims]
+        found = [cls.evidence(*first)]
+        if others:
+            line = ledger_line("", f"and {len(others)} more claim{'s' * (len(others) > 1)}")
+            found.append(ledger_fold("", line, *(cls.evidence(*pair) for pair in others), classes=["rlvr-fold"]))
+        return [nodes.strong("", VERDICTS[verdict])], sentence, found
+
+    @staticmethod
+    def bearing(pair):
+        """What a claim means for the sentence: its verdict if it holds."""
+        return pair[0].paper.verdict if pair[0].outcome == "holds" else "not-reproduced"
 
     @staticmethod
     def evidence(claim, notebook):
@@ -264,8 +274,8 @@ class Findings(Published):
         slack = f" within {number(claim.tolerance)}" if claim.tolerance > 1e-6 else ""
         mark = VERDICTS[claim.paper.verdict] if claim.outcome == "holds" else "Our check failed"
         return paragraph(
-            nodes.emphasis("", f"{mark}: "),
-            f"{claim.headline} ({of}; predicted {prediction(claim)}{slack}, measured {number(claim.measured)}; ",
+            nodes.strong("", claim.headline),
+            f" ({mark.lower()}, {of}; predicted {prediction(claim)}{slack}, measured {number(claim.measured)}; ",
             nodes.reference("", "numbers", refuri=f"ledger.html#claim-{claim.id}"),
             ", ",
             nodes.reference("", claim.lane, refuri=f"../notebooks/{notebook}.html"),

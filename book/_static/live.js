@@ -224,7 +224,7 @@
       const some = (p) => -Math.expm1(n * Math.log1p(-split(pass(at(p)), G)));
       const y = (P - c) / (1 - c), next = at(P), group = split(pass(next), G);
       const [px, py] = axes(plot, [0, 1, [0, 0.25, 0.5, 0.75, 1], "success at this level", false],
-        [0, 1, [0, 0.5, 1], "chance at the next level", false]);
+        [0, 1, [0, 0.5, 1], "chance", false]);
       const grid = between(c + 1e-6, 1 - 1e-6);
       const one = grid.map((p) => [px(p), py(split(pass(at(p)), G))]), any = grid.map((p) => [px(p), py(some(p))]);
       plot.append(curve(one), curve(any, { "stroke-dasharray": "7 4" }),

@@ -211,7 +211,7 @@ def kept_by_sgd(multiple=1 / 32):
 # %% [markdown]
 # ## Does a closed loop keep a doomed run alive?
 #
-# **Seldom, if it cuts to half of the critical rate: plain SGD still collapsed on {claim}`2-qwen-loop-at-half-is-no-insurance@full:measured:.0f` of the {claim}`2-qwen-loop-at-half-is-no-insurance@full:n` checkpoints of the full profile, which is less than the {claim}`2-qwen-loop-at-half-is-no-insurance@full:predicted:.0f` that our claim asks for, so the claim fails.**
+# **Seldom, where it cuts to half of the critical rate: plain SGD still collapsed on {claim}`2-qwen-loop-at-half-is-no-insurance@full:measured:.0f` of the {claim}`2-qwen-loop-at-half-is-no-insurance@full:n` checkpoints of the full profile, which is less than the {claim}`2-qwen-loop-at-half-is-no-insurance@full:predicted:.0f` that our claim asks for, so the claim fails.**
 # A run that starts at four times its pooled critical rate is doomed at a fixed rate.
 # The loop measures the critical rate of every update on a second rollout of its own words, and takes a part of the update back where it is longer than a share of the critical one.
 

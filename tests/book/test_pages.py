@@ -194,6 +194,8 @@ def test_a_printed_sentence_stands_once_on_the_findings(visit):
     verdicts = page.locator("table.rlvr-findings tbody > tr > td:first-child").all_inner_texts()
     allowed = {"Contradicted", "Not reproduced", "Limited", "Sharpened", "Confirmed"}
     assert len(verdicts) > 30
+    quoted = page.locator("table.rlvr-findings tbody > tr > td:nth-child(3) > p > strong")
+    assert quoted.count() == len(verdicts)
     assert set(verdicts) <= allowed
 
 
