@@ -254,7 +254,12 @@ class Findings(Published):
     def row(cls, said, claims):
         """One printed sentence, with the claim that decides its verdict in the open, and the others folded."""
         verdict = folded_verdict(map(cls.bearing, claims))
-        first, *others = sorted(claims, key=lambda pair: (cls.bearing(pair) != verdict, pair[0].lane != "chapter"))
+
+        def rank(pair):
+            """First who says what the row says, then who failed and so limits it, then what stands in a chapter."""
+            return cls.bearing(pair) != verdict, cls.bearing(pair) != "not-reproduced", pair[0].lane != "chapter"
+
+        first, *others = sorted(claims, key=rank)
         sentence = [paragraph(said.says), paragraph(nodes.emphasis("", said.where))]
         found = [cls.evidence(*first)]
         if others:
