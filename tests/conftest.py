@@ -138,3 +138,24 @@ def reader_browser():
         instance = playwright.chromium.launch(executable_path=browser(), args=flags)
         yield instance
         instance.close()
+
+
+@pytest.fixture
+def visit(reader_browser, book_address):
+    """Opens a page and waits for its math; fails on a console error, a missing file or an outside request."""
+    troubles = []
+    with reader_browser.new_page() as page:
+        page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith((book_address, "data:")) else None)
+        page.on("response", lambda r: troubles.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+
+        def open_page(name, width=1300):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(f"{book_address}{name}.html")
+            page.wait_for_load_state("networkidle")
+            page.evaluate("() => window.MathJax ? MathJax.startup.promise : null")
+            return page
+
+        yield open_page
+    assert troubles == []

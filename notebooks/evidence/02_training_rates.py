@@ -209,6 +209,10 @@ def kept_by_sgd(multiple=1 / 32):
 
 
 # %% [markdown]
+# The ladder goes in factors of two to four, so these claims tell where the cliff is on the pooled rate's scale, and would not notice a factor of two in it.
+# That the measured derivatives are right is a matter of tests, which compare them with those of the training loop's own log.
+
+# %% [markdown]
 # ## Does a closed loop keep a doomed run alive?
 #
 # **Seldom, where it cuts to half of the critical rate: plain SGD still collapsed on {claim}`2-qwen-loop-at-half-is-no-insurance@full:measured:.0f` of the {claim}`2-qwen-loop-at-half-is-no-insurance@full:n` checkpoints of the full profile, which is less than the {claim}`2-qwen-loop-at-half-is-no-insurance@full:predicted:.0f` that our claim asks for, so the claim fails.**

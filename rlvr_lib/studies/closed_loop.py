@@ -44,7 +44,7 @@ class Safeguard:
         reading: the critical rate of the ``mean`` success of the step's prompts, of the lowest ``tenth`` of those that
             have one, or of the ``worst`` of them.
         largest_gradient: norm to which longer gradients are cut.
-        penalty: beta; the advantages are those of the reward minus beta log(pi / pi at the start).
+        penalty: beta, the price of a nat of log(pi / pi at the start), as in ``penalised``.
         passes: updates on each rollout, with clipped ratios.
         warm_up: share of the run over which the rate rises linearly, before it falls as a cosine; None keeps it.
     """
@@ -182,7 +182,10 @@ class Loop:
 
 
 def penalised(beta: float, reference: QwenTestbed, settings: grpo.GRPO) -> grpo.Baseline:
-    """What to subtract from rewards so that the advantages are those of the reward minus beta log(pi / reference)."""
+    """What to subtract from rewards for the estimator's advantages less beta log(pi / reference), centred in its group.
+
+    For Dr.GRPO these are the advantages of the reward less that price; GRPO's division is of the reward's part alone.
+    """
 
     def baseline(policy: TrainablePolicy, rollout: Rollout) -> Float[np.ndarray, "Q G"]:
         with torch.no_grad():

@@ -138,26 +138,6 @@ SKIPPED = (
 )
 
 
-@pytest.fixture
-def visit(reader_browser, book_address):
-    """Opens a page at a width and fails on a console error, a missing file or a request that leaves the machine."""
-    troubles = []
-    with reader_browser.new_page() as page:
-        page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith((book_address, "data:")) else None)
-        page.on("response", lambda r: troubles.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-
-        def open_page(name, width=1300):
-            page.set_viewport_size({"width": width, "height": 900})
-            page.goto(f"{book_address}{name}.html")
-            page.wait_for_load_state("networkidle")
-            return page
-
-        yield open_page
-    assert troubles == []
-
-
 @pytest.mark.browser
 def test_reading_times_are_those_of_the_words_on_the_page(visit):
     times = {}

@@ -12,26 +12,6 @@ PAGES = [
 ]
 
 
-@pytest.fixture
-def visit(reader_browser, book_address):
-    """Opens a page and waits for its math; fails on a console error, a missing file or an outside request."""
-    troubles = []
-    with reader_browser.new_page() as page:
-        page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith((book_address, "data:")) else None)
-        page.on("response", lambda r: troubles.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-
-        def open_page(name):
-            page.goto(f"{book_address}{name}.html")
-            page.wait_for_load_state("networkidle")
-            page.evaluate("() => window.MathJax ? MathJax.startup.promise : null")
-            return page
-
-        yield open_page
-    assert troubles == []
-
-
 TOO_WIDE = """([smallest, cards]) => {
   const article = document.querySelector("article"), column = article.getBoundingClientRect();
   const found = [], said = [], words = document.createRange();
