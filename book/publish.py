@@ -14,7 +14,15 @@ from rlvr_lib.claims import to_json
 from rlvr_lib.files import sha256, write_together
 from rlvr_lib.reproduction import provenance
 from rlvr_lib.reproduction.notebooks import read_source
-from rlvr_lib.reproduction.results import Result, finished_results, located, to_bytes, with_lines, with_words_of
+from rlvr_lib.reproduction.results import (
+    Result,
+    finished_results,
+    located,
+    to_bytes,
+    why_not_publishable,
+    with_lines,
+    with_words_of,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = "book"
@@ -24,9 +32,13 @@ PUBLISHED = (SHOWN, "full", "paper")
 def publish(reproduced: Path, root: Path) -> list[str]:
     """Copy every finished result below a project's root; what was published, by notebook and profile."""
     results = [result for result in finished_results(reproduced) if result.profile in PUBLISHED]
+    # Everything is looked at before anything is copied: a refusal leaves the published results as they were.
     for result in results:
         if result.stamp() is None:
             raise SystemExit(f"{result.name} ({result.profile}) is not finished; run rlvr reproduce again")
+        if wrong := why_not_publishable(result, root):
+            raise SystemExit(f"{result.name} ({result.profile}) is not published: {'; '.join(wrong)}")
+    for result in results:
         published = Result(root / "results", result.name, result.profile)
         pairs = {result.files["claims"]: published.files["claims"], result.stamp_file: published.stamp_file}
         if result.profile == SHOWN:
@@ -41,7 +53,7 @@ def renew(root: Path) -> list[str]:
     """Carry the words of the sources into the published results; those whose code has changed, which keep theirs."""
     stale = []
     for result in finished_results(root / "results"):
-        file, stamp = root / "notebooks" / f"{result.name}.py", provenance.read_stamp(result.stamp_file)
+        file, stamp = root / "notebooks" / f"{result.name}.py", result.own_stamp()
         source = read_source(file) if file.is_file() else None
         if source is None or stamp is None or stamp.inputs != provenance.inputs(source, root):
             stale.append(f"{result.name} ({result.profile})")

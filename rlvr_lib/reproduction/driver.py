@@ -8,6 +8,8 @@ that run continues with the notebooks that have no fresh stamp. One lock a noteb
 from __future__ import annotations
 
 import copy
+import importlib.util
+import json
 import os
 import re
 import shutil
@@ -26,17 +28,19 @@ from typing import Any, cast
 import nbformat
 import yaml
 from filelock import FileLock
-from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from tqdm import tqdm
 
+from rlvr_lib.arguments import require
 from rlvr_lib.files import require_writable
 from rlvr_lib.reproduction import provenance
 from rlvr_lib.reproduction.notebooks import declared_parameters, read_source
 from rlvr_lib.reproduction.results import NotebookFailed, Result, renew, settle, store, with_lines
 
-KERNEL = "python3"
+KERNEL, LAUNCHER = "python3", "ipykernel_launcher"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "TOKENIZERS_PARALLELISM": "false"}
+# Python 3.11 cannot parse source in several threads at once.
+PARSING = threading.Lock()
 PROGRESS = re.compile(rb"(\d+)/(\d+) \[")
 
 
@@ -81,11 +85,16 @@ class Run:
 
 
 def require_kernel() -> None:
-    """Raise ``ValueError`` unless the kernel that runs the notebooks is installed."""
-    try:
-        KernelSpecManager().get_kernel_spec(KERNEL)
-    except NoSuchKernel:
-        raise ValueError(f"kernel must be an installed Jupyter kernel, got {KERNEL!r}: pip install ipykernel") from None
+    """Raise ``ValueError`` unless the kernel that runs the notebooks is installed for this interpreter."""
+    if importlib.util.find_spec(LAUNCHER) is None:
+        raise ValueError(f"kernel must be installed for this Python, got no {LAUNCHER}: pip install ipykernel")
+
+
+def require_apart(out: Path, root: Path) -> None:
+    """Raise ``ValueError`` if a folder lies, also by a link, where the published results or the notebooks do."""
+    for place in (root / "results", root / "notebooks"):
+        inside = out.resolve().is_relative_to(place.resolve())
+        require(not inside, "out", out, f"outside of {place.name}, to which results are published")
 
 
 def reproduce(
@@ -106,6 +115,7 @@ def reproduce(
 
     Returns, by notebook, ``""`` when its result is finished, otherwise what went wrong.
     """
+    require_apart(out, root)
     require_writable(out)
     require_kernel()
     # Prepared in this thread: Python 3.11 cannot parse source in several threads at once.
@@ -132,6 +142,7 @@ def reproduce(
 def _finish(job: Job, run: Run) -> str:
     """Make one result fresh, unless it is; the message for the user."""
     result, installed = job.result, provenance.versions()
+    state = provenance.written(job.inputs, job.root)
     result.hidden.mkdir(exist_ok=True)
     with FileLock(result.hidden / f"{result.slug}.lock"):
         if run.stopped.is_set():
@@ -150,6 +161,7 @@ def _finish(job: Job, run: Run) -> str:
             executed = with_lines(_execute(folder, job, run), result.name, job.root)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        require_unchanged(job, state)
         stamp = provenance.Stamp(
             notebook=result.name,
             profile=result.profile,
@@ -165,6 +177,32 @@ def _finish(job: Job, run: Run) -> str:
     return f"{result.name}: finished in {stamp.runtime_s:.0f} s"
 
 
+def require_unchanged(job: Job, state: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ``NotebookFailed`` if what a notebook depends on is not what it was when the run read it.
+
+    Hashes see what is changed still; a module that was changed and put back has them as before, but was written, and
+    what the kernel imported in between is not known.
+    """
+    with PARSING:
+        now = provenance.inputs(read_source(job.root / "notebooks" / f"{job.result.name}.py"), job.root)
+    changed = {name for name in now.keys() | job.inputs.keys() if now.get(name) != job.inputs.get(name)}
+    after = provenance.written(job.inputs, job.root)
+    changed |= {name for name in state.keys() | after.keys() if state.get(name) != after.get(name)}
+    if changed:
+        raise NotebookFailed(f"not kept, since its inputs were written while it ran: {', '.join(sorted(changed))}")
+
+
+def own_environment(folder: Path) -> dict[str, str]:
+    """Environment in which papermill finds one kernel, of this interpreter, with an empty IPython profile."""
+    spec = folder / "jupyter" / "kernels" / KERNEL / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", LAUNCHER, "-f", "{connection_file}", "--InteractiveShellApp.exec_PYTHONSTARTUP=False"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}), encoding="utf-8")
+    places = {"JUPYTER_PATH": spec.parents[2], "JUPYTER_CONFIG_DIR": folder / "none", "IPYTHONDIR": folder / "ipython"}
+    own = {name: str(place) for name, place in places.items()} | {"JUPYTER_NO_CONFIG": "1"}
+    return QUIET | os.environ | ONE_THREAD | own
+
+
 def _execute(folder: Path, job: Job, run: Run) -> nbformat.NotebookNode:
     """The notebook with its outputs, run by papermill in a process of its own."""
     notebook = copy.deepcopy(job.notebook)
@@ -175,7 +213,7 @@ def _execute(folder: Path, job: Job, run: Run) -> nbformat.NotebookNode:
     command += ["--parameters_file", "parameters.yml", "--kernel", KERNEL, "--cwd", str(job.root)]
     # A session of its own, so that an interrupt reaches this process alone, which then ends the child.
     with subprocess.Popen(
-        command, env=QUIET | os.environ | ONE_THREAD, cwd=folder, stderr=subprocess.PIPE, start_new_session=True
+        command, env=own_environment(folder), cwd=folder, stderr=subprocess.PIPE, start_new_session=True
     ) as child:
         run.children.add(child)
         if run.stopped.is_set():

@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,11 @@ class Stamp(BaseModel):
 def read_stamp(path: Path) -> Stamp | None:
     """The stamp in a file, or nothing when the file is absent or its seal does not fit its content."""
     try:
-        stamp = Stamp.model_validate(json.loads(path.read_bytes())["stamp"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        content = path.read_bytes()
+        stamp = Stamp.model_validate(json.loads(content)["stamp"])
+    except (FileNotFoundError, IsADirectoryError, RecursionError, ValueError, KeyError, TypeError):
         return None
-    return stamp if stamp.sealed() == path.read_bytes() else None
+    return stamp if stamp.sealed() == content else None
 
 
 def module_file(module: str, root: Path) -> Path | None:
@@ -73,19 +74,50 @@ def module_file(module: str, root: Path) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-def imported_modules(source: str, root: Path) -> set[str]:
-    """Library modules that Python source imports anywhere in it, parent packages and lazy re-exports included."""
+def imported_modules(source: str, root: Path, package: str = PACKAGE) -> set[str]:
+    """Library modules that Python source imports anywhere in it, parent packages and lazy re-exports included.
+
+    ``package`` is the one that the source belongs to, from which relative imports count. What no reading of the source
+    can see is found by ``unseen_imports``.
+    """
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(_parsed(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
     own = {name for name in names if name.split(".")[0] == PACKAGE}
     every = f"{PACKAGE}.*" in own
     exported = {f"{PACKAGE}.{home}" for name, home in rlvr_lib.EXPORTS.items() if every or f"{PACKAGE}.{name}" in own}
     parents = {name.rsplit(".", depth)[0] for name in own for depth in range(1, name.count(".") + 1)}
     return {name for name in own | parents | exported if module_file(name, root)}
+
+
+def unseen_imports(source: str) -> list[str]:
+    """Places of Python source that reach library modules in a way that ``imported_modules`` cannot follow.
+
+    These are modules named at run time, and the package itself under a name, whose attributes are any of its modules.
+    """
+    found = []
+    for node in ast.walk(_parsed(source)):
+        if isinstance(node, ast.Import):
+            bad = any(name.name == PACKAGE or (name.name.startswith(f"{PACKAGE}.") and not name.asname)
+                      for name in node.names)  # fmt: skip
+        else:
+            called = getattr(node, "func", None)
+            bad = getattr(called, "id", getattr(called, "attr", None)) in ("import_module", "__import__", "run_module")
+        if bad:
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")  # type: ignore[attr-defined]
+    return found
+
+
+def _parsed(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"code must be Python without commands to the notebook, got {error}") from None
 
 
 def _meaning(node: object) -> object:
@@ -130,7 +162,8 @@ def import_closure(source: str, root: Path) -> dict[str, str]:
             continue
         text = path.read_text(encoding="utf-8")
         found[module] = module_code(text)
-        pending |= imported_modules(text, root) - found.keys()
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        pending |= imported_modules(text, root, package) - found.keys()
     return dict(sorted(found.items()))
 
 
@@ -149,9 +182,23 @@ def inputs(notebook: nbformat.NotebookNode, root: Path) -> dict[str, str]:
         **{
             f"data/{path.name}": sha256(_sentences(path, code) if path.name == "papers.yml" else path.read_bytes())
             for path in sorted((root / PACKAGE / "data").glob("*"))
-            if any(path.name in source for source in (code, *library.values()))
+            if path.is_file() and any(path.name in source for source in (code, *library.values()))
         },
         **{module: sha256(source.encode()) for module, source in library.items()},
+    }
+
+
+def written(names: Iterable[str], root: Path) -> dict[str, tuple[int, ...]]:
+    """When each of the named inputs was last written, and as which file: what putting old content back does not undo.
+
+    ``names`` are keys of ``inputs``. The source is left out, of which a run has a copy.
+    """
+    places = {name: root / PACKAGE / name if name.startswith("data/") else module_file(name, root) for name in names}
+    places |= {"requirements": root / "requirements.txt"}
+    return {
+        name: (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        for name, place in places.items()
+        if place is not None and place.is_file() and (state := place.stat())
     }
 
 

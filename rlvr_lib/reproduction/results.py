@@ -15,7 +15,7 @@ import nbformat
 from rlvr_lib import claims
 from rlvr_lib.files import sha256, write_whole
 from rlvr_lib.reproduction import provenance
-from rlvr_lib.reproduction.notebooks import in_order
+from rlvr_lib.reproduction.notebooks import in_order, read_source, resolve
 
 
 class NotebookFailed(Exception):
@@ -62,12 +62,17 @@ class Result:
 
     def stamp(self) -> provenance.Stamp | None:
         """The stamp if the result is finished and whole."""
-        stamp = provenance.read_stamp(self.stamp_file)
+        stamp = self.own_stamp()
         return stamp if stamp and stamp.vouches_for(self.files) else None
+
+    def own_stamp(self) -> provenance.Stamp | None:
+        """The stamp in its place, if it was made for this notebook and profile."""
+        stamp = provenance.read_stamp(self.stamp_file)
+        return stamp if stamp and (stamp.notebook, stamp.profile) == (self.name, self.profile) else None
 
     def claims(self) -> list[claims.Claim]:
         """The claims; ``ValueError`` where they or their stamp are missing, damaged or not of one run."""
-        stamp, file = provenance.read_stamp(self.stamp_file), self.files["claims"]
+        stamp, file = self.own_stamp(), self.files["claims"]
         if stamp is None or not file.is_file() or sha256(file.read_bytes()) != stamp.outputs.get("claims"):
             raise ValueError(f"{file.name} must match its stamp in provenance/, got a damaged or unfinished result")
         try:
@@ -217,10 +222,35 @@ def compare(result: Result, published: Result) -> tuple[int, int, list[str]]:
     return agreeing, len(fresh.keys() | old.keys()), differing
 
 
+def why_not_publishable(result: Result, root: Path) -> list[str]:
+    """What keeps a result from being published as what a project's sources give under its profile; empty if nothing.
+
+    The stamp must be made for the notebook and profile in the file's name, with the parameters of that profile and no
+    others, from sources that are still the same and that say what they import.
+    """
+    stamp, source = result.own_stamp(), root / "notebooks" / f"{result.name}.py"
+    if stamp is None:
+        return ["its stamp is missing, damaged or of another notebook or profile"]
+    if not source.is_file():
+        return [f"notebooks/{result.name}.py is not there"]
+    notebook = read_source(source)
+    wanted = resolve([result.name], result.profile, {}, root / "notebooks")[result.name]
+    given, now = stamp.parameters, provenance.inputs(notebook, root)
+    other = [key for key in wanted.keys() | given.keys() if wanted.get(key, key) != given.get(key, key)]
+    stale = [key for key in now.keys() | stamp.inputs.keys() if now.get(key) != stamp.inputs.get(key)]
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    found = {
+        "parameters are not those of the profile": other,
+        "inputs have changed since": stale,
+        "imports cannot be followed": provenance.unseen_imports(code),
+    }
+    return [f"{what}: {', '.join(sorted(names))}" for what, names in found.items() if names]
+
+
 def finished_results(folder: Path) -> list[Result]:
     """The results in a folder that have a stamp, in the order of the chapters; at least one."""
     stamps = folder / "provenance"
-    stems = [path.relative_to(stamps).with_suffix("").as_posix() for path in stamps.rglob("*.json")]
+    stems = [path.relative_to(stamps).with_suffix("").as_posix() for path in stamps.rglob("*.*.json")]
     if not stems:
         raise ValueError(f"out must be a folder of finished results, got {folder}, which has none")
     return sorted(

@@ -337,8 +337,8 @@ def test_unwritable_folders_and_missing_kernels_are_bad_input(project, tmp_path,
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match="^out must be a folder"):
         run(project, tmp_path / "file")
-    monkeypatch.setattr(reproduce, "KERNEL", "no-such-kernel")
-    with pytest.raises(ValueError, match="^kernel must be an installed"):
+    monkeypatch.setattr(reproduce, "LAUNCHER", "no_such_kernel")
+    with pytest.raises(ValueError, match="^kernel must be installed"):
         run(project, tmp_path / "out")
 
 
