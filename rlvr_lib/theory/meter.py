@@ -91,7 +91,8 @@ class Rule:
         window: steps that are compared with those before them.
         past: how many steps before the window count, at most.
         every: steps from one look to the next.
-        level: chance that one look raises a kind of alarm although the steps are exchangeable.
+        level: chance that one look raises an alarm of |loss| or length although the steps are exchangeable.
+        fall_level: likewise, of success, which wanders more because prompts differ.
         growth: least ratio of the median of |loss|, or of length, to that before.
         fall: largest ratio of the mean success to that before.
         floor: least median of |loss|, in nats: below one, wrong responses are no e times less likely.
@@ -102,6 +103,7 @@ class Rule:
     past: int = 500
     every: int = 5
     level: float = 1e-3
+    fall_level: float = 1e-4
     growth: float = 2.0
     fall: float = 0.5
     floor: float = 1.0
@@ -110,13 +112,14 @@ class Rule:
     def __post_init__(self) -> None:
         for name in ("window", "past", "every", "fewest"):
             integer(name, getattr(self, name), low=1)
-        for name in ("level", "growth", "fall"):
+        for name in ("level", "fall_level", "growth", "fall"):
             positive(name, getattr(self, name))
-        require(self.level < 0.5, "level", self.level, "below one half")
+        for name in ("level", "fall_level"):
+            require(getattr(self, name) < 0.5, name, getattr(self, name), "below one half")
 
-    def false_alarms_per_thousand_steps(self, kinds: int = 3) -> float:
-        """Upper bound of their expected number, by the union of all looks, if steps are exchangeable."""
-        return kinds * math.ceil(1000 / self.every) * self.level
+    def false_alarms_per_thousand_steps(self) -> float:
+        """Upper bound of their expected number, by the union of all looks at all kinds, if steps are exchangeable."""
+        return math.ceil(1000 / self.every) * (2 * self.level + self.fall_level)
 
 
 def alarms(
@@ -168,7 +171,7 @@ def _look(kind: str, given: dict, past: slice, now: slice, rule: Rule) -> tuple[
     if kind == "success":
         values = float(after.mean()), float(before.mean())
         large = values[0] <= rule.fall * values[1]
-        return values if large and ranks_above(before, after) > -ndtri(rule.level) else None
+        return values if large and ranks_above(before, after) > -ndtri(rule.fall_level) else None
     values = float(np.median(after)), float(np.median(before))
     large = values[0] >= rule.growth * values[1] and (kind != "loss" or values[0] >= rule.floor)
     if not large or ranks_above(after, before) <= -ndtri(rule.level):

@@ -151,8 +151,8 @@ def _whole(file: Path) -> list | None:
 
 def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
     try:
-        import pyarrow
-        import pyarrow.parquet as parquet
+        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
     except ImportError:
         raise ValueError(f"{file} must be read with pyarrow, which is not here: pip install pyarrow") from None
     try:
