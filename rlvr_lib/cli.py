@@ -124,18 +124,32 @@ def browser() -> str | None:
 
 @app.command()
 def measure(
-    file: Annotated[Path, typer.Argument(help="JSON lines with prompt, reward and length; see the book.")],
+    files: Annotated[list[str], typer.Argument(help="Files, folders or globs of a log; see the book.")],
+    format: Annotated[str, typer.Option(help="Of the log: auto, steps, ours, trl, verl, …; see the book.")] = "auto",
+    reward: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="A reward column; given again, they are added.")
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Rewards of at least this are a success.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Everything, as one object of JSON.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw it into this file (.png, .pdf or .svg).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as a page into this file.")] = None,
 ) -> None:
-    """Say what the theory says about logged groups of responses: no model is needed."""
-    from rlvr_lib.trl import logs as measuring
+    """Say what the theory says about a log of a run, and what to do: no model is needed.
 
-    report = measuring.measure(measuring.read_rows(file, threshold))
+    An alarm is a finding, not a failure: the exit code is 0.
+    """
+    from rlvr_lib.trl import report as reporting
+    from rlvr_lib.trl.formats import read
+    from rlvr_lib.trl.logs import measure as measured
+
+    report = measured(read(files, format, reward, threshold))
+    typer.echo(reporting.to_json(report) if json else reporting.to_text(report))
     if plot is not None:
-        measuring.draw(report, plot)
-    typer.echo(measuring.to_json(report) if json else measuring.to_text(report))
+        reporting.draw(report, plot)
+    if html is not None:
+        from rlvr_lib.files import write_whole
+
+        write_whole(html, reporting.to_html(report).encode("utf-8", "replace"))
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

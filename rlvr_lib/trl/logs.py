@@ -1,14 +1,14 @@
 """``rlvr measure``: what the theory says about logged groups of responses, without a model.
 
-A row is a response: ``prompt`` (its name), ``reward``, ``length`` in tokens, and where known ``step`` and ``level`` (of
-difficulty; a number where levels are horizons). Rows of one prompt and one step are a group. What varies between
+A row is a response, however it was logged (``rlvr_lib.trl.formats``). Rows of one prompt and one step are a group.
+Alarms are those of ``rlvr_lib.theory.meter``. What varies between
 prompts is told from what varies between samples by a beta law for the success rates J, fitted to all groups' counts.
 """
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,67 +21,219 @@ from scipy.stats import beta
 
 from rlvr_lib.arguments import require
 from rlvr_lib.theory.advantages import group_gain
+from rlvr_lib.theory.meter import Rule, alarms
+from rlvr_lib.trl.formats import Log, read
+from rlvr_lib.trl.report import advice
 from rlvr_lib.trl.step import Groups
 
 GROUP_SIZES = (2, 4, 8, 16, 32, 64)
-REQUIRED, OPTIONAL = ("prompt", "reward", "length"), ("step", "level")
 QUANTILES = (np.arange(200) + 0.5) / 200
 BEGUN, DONE = 0.1, 0.9
 
 
 def read_rows(file: Path, threshold: float | None = None) -> pd.DataFrame:
-    """Rows of a JSON-lines file, with a column ``success`` of 0 and 1; a line that cannot be used is named."""
-    require(Path(file).is_file(), "file", str(file), "a JSON-lines file that exists")
-    lines = enumerate(Path(file).read_text().splitlines(), 1)
-    rows = [_row(line, f"line {number} of {file}", threshold) for number, line in lines if line.strip()]
-    require(bool(rows), "file", f"{file} without rows", "a file with at least one group")
-    return pd.DataFrame(rows)
+    """Rows of one log, with a column ``success`` of 0 and 1; a line that cannot be used is named."""
+    log = read([str(file)], threshold=threshold)
+    require(log.rows is not None, "file", f"{file} with a row a step", "a log with a row a response")
+    return log.rows
 
 
-def _row(line: str, where: str, threshold: float | None) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} must be JSON: {error}") from None
-    missing = [name for name in REQUIRED if not isinstance(row, dict) or row.get(name) is None]
-    require(not missing, where, f"no {', '.join(missing)}", f"an object with {REQUIRED}")
-    prompt, reward, length = (row[name] for name in REQUIRED)
-    number = isinstance(reward, int | float) and math.isfinite(reward)
-    usable = number and (threshold is not None or reward in (0, 1))
-    require(usable, f"reward in {where}", reward, "0 or 1, or used with --threshold")
-    whole = isinstance(length, int | float) and 1 <= length < math.inf and length == int(length)
-    require(whole, f"length in {where}", length, "a whole number of tokens, at least 1")
-    success = float(reward if threshold is None else reward >= threshold)
-    name = prompt if isinstance(prompt, str) else json.dumps(prompt)
-    kept = {name: row[name] for name in OPTIONAL if row.get(name) is not None}
-    return {"prompt": name, "length": int(length), "success": success} | kept
+def measure(log: Log | pd.DataFrame, rule: Rule = Rule()) -> dict[str, Any]:  # noqa: B008
+    """Everything that is printed, as numbers; None for what the log does not say.
+
+    Args:
+        log: from ``rlvr_lib.trl.formats.read``, or rows with prompt, success, and where known step, length, level.
+        rule: when to raise an alarm.
+    """
+    if isinstance(log, pd.DataFrame):
+        log = Log("table", rows=log, length_unit="tokens" if "length" in log else None)
+    report = {"format": log.format, "notes": log.notes, "unscored": log.unscored, "length_unit": log.length_unit}
+    if log.rows is None:
+        assert log.steps is not None
+        report |= NOTHING | _of_steps(log.steps)
+        series = log.steps
+    else:
+        rows = log.rows.assign(prompt=pd.Categorical(log.rows.prompt))
+        groups = _groups(rows)
+        report |= _of_rows(rows, groups)
+        series = _per_step(rows, groups) if "step" in rows else None
+    report["steps"] = None if series is None else len(series)
+    timed = series is not None and pd.api.types.is_numeric_dtype(series.step)
+    columns = {name: series[name].to_numpy() for name in ("loss", "success", "length") if timed and name in series}
+    found = alarms(series.step.to_numpy(), **columns, rule=rule) if columns else []
+    report["alarms"] = [asdict(alarm) for alarm in found]
+    report["curve"] = _curve(series, rule.window if log.rows is None else 1) if timed else None
+    report["advice"] = advice(report)
+    return report
 
 
-def measure(rows: pd.DataFrame) -> dict[str, Any]:
-    """Everything that is printed, as numbers; None for what the rows do not say."""
-    keys = ["prompt", *(["step"] if "step" in rows else [])]
-    groups = rows.groupby(keys, sort=False, dropna=False).success.agg(["count", "sum"])
-    groups = groups[groups["count"] >= 2]
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("groups", "responses", "group_size", "success", "success_rate", "dead_groups", "truncated")),
+    **dict.fromkeys(("length", "levels", "quarters", "drift")),
+    "group_sizes": [],
+    "prompts": [],
+}
+
+
+def _groups(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a group of at least two responses: code of its prompt, step, count and correct ones."""
+    code = rows.prompt.cat.codes.to_numpy().astype(np.int64)
+    step, steps = pd.factorize(rows.step, sort=True) if "step" in rows else (np.zeros(len(rows), dtype=np.int64), None)
+    keys, inverse = np.unique(step * (code.max() + 1) + code, return_inverse=True)
+    count = np.bincount(inverse).astype(float)
+    correct = np.bincount(inverse, rows.success.to_numpy(float))
+    table = pd.DataFrame({"prompt": keys % (code.max() + 1), "count": count, "correct": correct})
+    if steps is not None:
+        table["step"] = np.asarray(steps)[keys // (code.max() + 1)]
+    rows.attrs["group"] = inverse
+    return table
+
+
+def _of_rows(rows: pd.DataFrame, every: pd.DataFrame) -> dict[str, Any]:
+    groups = every[every["count"] >= 2]
     require(len(groups) > 0, "file", "groups of one response", "a group of at least two, to show a spread")
-    count, correct = groups["count"].to_numpy(float), groups["sum"].to_numpy(float)
+    count, correct = groups["count"].to_numpy(float), groups["correct"].to_numpy(float)
     mean, variance = success_moments(count, correct)
     size = round(float(np.median(count)))
-    named = {"responses": ("success", "size"), "success_rate": ("success", "mean"), "length": ("length", "mean")}
-    prompts = rows.groupby("prompt", sort=False).agg(**named)
-    rate = prompts.success_rate
-    lengths = {"mean": rows.length, "correct": rows.length[rows.success == 1], "wrong": rows.length[rows.success == 0]}
-    return Groups(count, correct).values() | {
-        "groups": len(groups),
-        "responses": int(count.sum()),
-        "group_size": size,
-        "between_prompts_std": math.sqrt(variance),
-        "all_failed": float((correct == 0).mean()),
-        "all_solved": float((correct == count).mean()),
-        "group_sizes": group_sizes(success_law(mean, variance), sorted({*GROUP_SIZES, size})),
-        "length": {name: float(length.mean()) if len(length) else None for name, length in lengths.items()},
-        "levels": _levels(rows),
-        "prompts": prompts.assign(success_std=np.sqrt(rate * (1 - rate))).reset_index().to_dict("records"),
-    }
+    code = rows.prompt.cat.codes.to_numpy()
+    responses, right = np.bincount(code).astype(float), np.bincount(code, rows.success.to_numpy(float))
+    seen = np.flatnonzero(responses)
+    rate = right[seen] / responses[seen]
+    prompts = {"prompt": rows.prompt.cat.categories[seen].astype(str), "responses": responses[seen].astype(int)}
+    prompts["success_rate"], prompts["success_std"] = rate, np.sqrt(rate * (1 - rate))
+    lengths = None
+    if "length" in rows:
+        length = rows.length.to_numpy(float)
+        prompts["length"] = np.bincount(code, length)[seen] / responses[seen]
+        parts = {"mean": length, "correct": length[rows.success == 1], "wrong": length[rows.success == 0]}
+        lengths = {name: float(part.mean()) if len(part) else None for name, part in parts.items()}
+    unanimous = ((rate == 0) | (rate == 1)) & (responses[seen] >= 2)
+    values = Groups(count, correct).values()
+    share, dead = correct / count, (correct == 0) | (correct == count)
+    owner = groups.prompt.to_numpy()
+    spread = np.sqrt(share * (1 - share))
+    errors = {"success_rate": share, "success_std": spread, "dead_groups": dead.astype(float)}
+    quarters = _quarters(rows, groups)
+    return (
+        values
+        | {f"{name}_error": _error(value, owner) for name, value in errors.items()}
+        | {
+            "success": values["success_rate"],
+            "groups": len(groups),
+            "responses": int(count.sum()),
+            "group_size": size,
+            "between_prompts_std": math.sqrt(variance),
+            "all_failed": float((correct == 0).mean()),
+            "all_solved": float((correct == count).mean()),
+            "prompts_tried": len(seen),
+            "prompts_never": int((unanimous & (rate == 0)).sum()),
+            "prompts_always": int((unanimous & (rate == 1)).sum()),
+            "share_unanimous": float(responses[seen][unanimous].sum() / responses.sum()),
+            "truncated": float(rows.truncated.mean()) if "truncated" in rows and rows.truncated.notna().any() else None,
+            "group_sizes": group_sizes(success_law(mean, variance), sorted({*GROUP_SIZES, size, 2 * size})),
+            "length": lengths,
+            "levels": _levels(rows),
+            "quarters": quarters,
+            "drift": _drift(quarters),
+            "within_quarters_std": _root_mean_square([row["between_prompts_std"] for row in quarters or []]),
+            "prompts": pd.DataFrame(prompts).to_dict("records"),
+        }
+    )
+
+
+def _of_steps(steps: pd.DataFrame) -> dict[str, Any]:
+    """What a row a step says; without a signal are steps whose loss is zero, to rounding."""
+    found: dict[str, Any] = {}
+    if "success" in steps:
+        success = steps.success.dropna()
+        found["success"] = found["success_rate"] = float(success.mean())
+    if "loss" in steps:
+        loss = steps.loss.dropna().abs()
+        silent = float((loss <= 1e-6).mean())
+        found["dead_groups"] = silent if silent > 0 else None
+        found["loss_median"] = float(loss[loss > 1e-6].median()) if silent < 1 else None
+    if "length" in steps:
+        found["length"] = {"mean": float(steps.length.mean()), "correct": None, "wrong": None}
+    if "truncated" in steps:
+        found["truncated"] = float(steps.truncated.mean())
+    return found
+
+
+def _error(value: Float[np.ndarray, " G"], owner: np.ndarray) -> float | None:
+    """Standard error of a mean over groups, whose groups of one prompt are not independent."""
+    _, code = np.unique(owner, return_inverse=True)
+    sums = np.bincount(code, value - value.mean())
+    n = len(sums)
+    return float(np.sqrt((sums**2).sum() * n / (n - 1)) / len(value)) if n > 1 else None
+
+
+def _root_mean_square(values: list[float]) -> float | None:
+    return float(np.sqrt(np.mean(np.square(values)))) if values else None
+
+
+def _quarters(rows: pd.DataFrame, groups: pd.DataFrame) -> list[dict[str, Any]] | None:
+    """Four parts of the steps, so that a drift of all prompts is not taken for a spread between them."""
+    if "step" not in groups or not pd.api.types.is_numeric_dtype(groups.step):
+        return None
+    steps = np.unique(groups.step)
+    if len(steps) < 4:
+        return None
+    found = []
+    for part in np.array_split(steps, 4):
+        inside = groups[groups.step.between(part[0], part[-1])]
+        count, correct = inside["count"].to_numpy(float), inside.correct.to_numpy(float)
+        share, owner = correct / count, inside.prompt.to_numpy()
+        quarter = {
+            "from": part[0], "to": part[-1], "groups": len(inside), "success_rate": float(share.mean()),
+            "error": _error(share, owner), "dead_groups": float(((share == 0) | (share == 1)).mean()),
+            "between_prompts_std": math.sqrt(success_moments(count, correct)[1]),
+        }  # fmt: skip
+        mine = rows.step.between(part[0], part[-1])
+        for name in ("length", "truncated"):
+            if name in rows:
+                quarter[name] = float(rows[name][mine].mean())
+        found.append(quarter)
+    return found
+
+
+def _drift(quarters: list[dict[str, Any]] | None) -> dict[str, float | None] | None:
+    if not quarters:
+        return None
+    first, last = quarters[0], quarters[-1]
+    known = first["error"] is not None and last["error"] is not None
+    error = math.hypot(first["error"], last["error"]) if known else None
+    return {"change": last["success_rate"] - first["success_rate"], "error": error}
+
+
+def _per_step(rows: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """A row a step: success with its error, length, and where log-probabilities are known the loss of GRPO."""
+    share = groups.assign(success=groups.correct / groups["count"]).groupby("step").success
+    table = share.agg(success="mean", success_error="sem")
+    if "length" in rows:
+        table["length"] = rows.groupby("step").length.mean()
+    if "log_prob" in rows and rows.log_prob.notna().all():
+        group = rows.attrs["group"]
+        mean = (groups.correct / groups["count"]).to_numpy()[group]
+        sigma = np.sqrt(mean * (1 - mean))
+        advantage = np.divide(rows.success - mean, sigma, out=np.zeros(len(rows)), where=sigma > 0)
+        table["loss"] = -(advantage * rows.log_prob).groupby(rows.step).mean()
+    return table.reset_index()
+
+
+def _curve(series: pd.DataFrame, window: int) -> dict[str, list] | None:
+    """At most 120 points of what is drawn over the steps."""
+    blocks = np.array_split(np.arange(len(series)), min(len(series), max(len(series) // window, 1), 120))
+    found: dict[str, list] = {"step": [], "success": []}
+    for block in blocks:
+        part = series.iloc[block]
+        found["step"].append(part.step.iloc[-1].item())
+        found["success"].append(float(part.success.mean()) if "success" in part else math.nan)
+        if "loss" in part:
+            size = part.loss.abs()
+            found.setdefault("loss", []).append(float(size[size > 1e-6].median()))
+        if "success_error" in part and len(series) <= 120:
+            found.setdefault("success_error", []).append(float(part.success_error.iloc[0]))
+    return found
 
 
 def success_moments(count: Float[np.ndarray, " P"], correct: Float[np.ndarray, " P"]) -> tuple[float, float]:
@@ -122,6 +274,7 @@ def group_sizes(success: Float[np.ndarray, " n"], sizes: list[int]) -> list[dict
             "grpo_gain": left(group_gain(success, size), spread),
             "grpo_gain_sample_std": left(group_gain(success, size, bessel=True), spread),
             "dr_grpo_gain": left(group_gain(success, size, normalize=False), spread**2),
+            "std_boost": left(group_gain(success, size), group_gain(success, size, normalize=False)),
         }
         for size in sizes
     ]
@@ -163,47 +316,3 @@ def _passing(rows: pd.DataFrame, level: object, success: float) -> float:
     rising = isotonic_regression(by_step["mean"].to_numpy(), weights=by_step["count"].to_numpy(float)).x
     passes = rising[0] < success <= rising[-1]
     return float(by_step.index[np.argmax(rising >= success)]) if passes else math.nan
-
-
-def to_json(report: dict[str, Any]) -> str:
-    """The report as JSON."""
-    return json.dumps(report, indent=1, default=float)
-
-
-def to_text(report: dict[str, Any]) -> str:
-    """The report as tables of its numbers: those of all rows, then by group size, by level and by prompt."""
-    numbers = {name: value for name, value in report.items() if isinstance(value, int | float)}
-    numbers |= {f"length, {name}": value for name, value in report["length"].items()}
-    known = pd.Series(numbers, dtype=object).dropna()
-    prompts = pd.DataFrame(report["prompts"]).sort_values("success_rate")
-    tables = {"by group size": pd.DataFrame(report["group_sizes"]), "by prompt, the hardest first": prompts}
-    if report["levels"]:
-        tables["by level"] = pd.DataFrame(report["levels"])
-    said = [f"{report['responses']} responses in {report['groups']} groups of {report['group_size']} (median)"]
-    said += [known.to_string(float_format="{:.3f}".format)]
-    for name, table in tables.items():
-        text = table.to_string(index=False, float_format="{:.3f}".format, max_rows=20, max_colwidth=40)
-        said += ["", name, text]
-    return "\n".join(said)
-
-
-def draw(report: dict[str, Any], file: Path) -> None:
-    """Draw success over prompts and gain over group sizes."""
-    require(file.suffix in (".png", ".pdf", ".svg"), "plot", str(file), "a file name ending in .png, .pdf or .svg")
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from rlvr_lib import figures
-
-    figures.set_style()
-    figure, axes = figures.panels(columns=2)
-    left, right = np.ravel(axes)
-    left.hist([row["success_rate"] for row in report["prompts"]], bins=np.linspace(0, 1, 17))
-    left.set(xlabel="success rate of a prompt", ylabel="prompts")
-    shares = ["grpo_gain", "dr_grpo_gain", "dead_groups"]
-    table = pd.DataFrame(report["group_sizes"], dtype=float)
-    table.plot("group_size", shares, ax=right, marker="o", xlabel="group size", ylabel="share")
-    right.set_xscale("log", base=2)
-    right.set_xticks(GROUP_SIZES, GROUP_SIZES)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)

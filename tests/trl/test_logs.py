@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from rlvr_lib import cli, group_gain
-from rlvr_lib.trl.logs import draw, group_sizes, measure, read_rows, success_law, success_moments, to_json, to_text
+from rlvr_lib.trl.logs import group_sizes, measure, read_rows, success_law, success_moments
+from rlvr_lib.trl.report import draw, to_json, to_text
 
 RNG = np.random.default_rng(0)
 
