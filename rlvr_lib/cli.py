@@ -145,7 +145,8 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Steps in all; an interrupted run goes on from its checkpoint.")],
     model: Annotated[str, typer.Option(help="tiny, a folder with a checkpoint, or a name on the hub.")] = "tiny",
     task: Annotated[
-        str, typer.Option(help="group-word (or word), many; with the engine trl also gsm8k, math or a .jsonl file.")
+        str,
+        typer.Option(help="group-word (or word), many; with the engine trl also text, gsm8k, math or a .jsonl file."),
     ] = "word",
     engine: Annotated[
         str, typer.Option(help="builtin: the loop in plain sight; trl: any model, any machine.")
