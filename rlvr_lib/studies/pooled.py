@@ -21,7 +21,8 @@ from rlvr_lib.arguments import integer, positive, require
 from rlvr_lib.files import write_whole
 
 Record = dict[str, Any]
-OPTIMIZERS = ("sgd", "adamw")
+PILOT_RATES = {"sgd": 1e-4, "adamw": 1e-6}
+"""Learning rates of the pilots, far below what moves a success rate, by optimizer."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Plan:
         lost: a run has died where its last success is below this share of the first.
     """
 
-    optimizers: tuple[str, ...] = OPTIMIZERS
+    optimizers: tuple[str, ...] = tuple(PILOT_RATES)
     checkpoints: tuple[int, ...] = tuple(range(8))
     pilot_steps: int = 24
-    pilot_rates: tuple[float, ...] = (1e-4, 1e-6)
+    pilot_rates: tuple[float, ...] = tuple(PILOT_RATES.values())
     multiples: tuple[float, ...] = (0.125, 0.5, 1.0, 4.0, 16.0)
     rescued: tuple[float, ...] = (4.0, 16.0)
     steps: int = 100
@@ -53,8 +54,8 @@ class Plan:
     lost: float = 0.5
 
     def __post_init__(self) -> None:
-        known = 0 < len(self.optimizers) == len(set(self.optimizers)) and set(self.optimizers) <= set(OPTIMIZERS)
-        require(known, "optimizers", self.optimizers, f"some of {', '.join(OPTIMIZERS)}, none of them twice")
+        known = 0 < len(self.optimizers) == len(set(self.optimizers)) and set(self.optimizers) <= set(PILOT_RATES)
+        require(known, "optimizers", self.optimizers, f"some of {', '.join(PILOT_RATES)}, none of them twice")
         paired = len(self.pilot_rates) == len(self.optimizers)
         require(paired, "pilot_rates", self.pilot_rates, f"one for each of {', '.join(self.optimizers)}")
         for name in ("checkpoints", "multiples"):
@@ -238,3 +239,13 @@ def misjudged(critical: Sequence[float | None], healthy: float = 0.5, doomed: fl
     pooled, n = pooled_rate(critical), len(critical)
     defined = np.array([rate for rate in critical if rate is not None])
     return float((defined < healthy * pooled).sum() / n), float((defined > doomed * pooled).sum() / n)
+
+
+def table(found: Sequence[Outcome]) -> str:
+    """Outcomes as lines of text, one a kind."""
+    lines = ["optimizer  multiple  rescued  runs  died  success at the end"]
+    for each in found:
+        ends, rescued = " ".join(f"{rate:.3f}" for rate in each.last), "yes" if each.rescued else "no"
+        kind = f"{each.optimizer:9}  {each.multiple:8g}  {rescued:7}"
+        lines.append(f"{kind}  {len(each.died):4}  {sum(each.died):4}  {ends}")
+    return "\n".join(lines)
