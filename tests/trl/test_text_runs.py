@@ -57,12 +57,12 @@ def test_a_run_is_followed_on_held_out_prompts(optimizer, rate):
 
 
 def test_without_measurements_only_the_first_step_is_measured(monkeypatch):
-    """Teacher's answers in place of the model's, so that there is something to measure."""
+    """With a verifier that looks at the length, so that there is something to measure."""
     monkeypatch.setattr(Sums, "judge", lambda self, prompt, ids: len(ids) % 2 == 0)
     single, every = run_text(**RUN), run_text(**RUN | {"measured": True, "lowered": True})
     assert [rate is not None for rate in single["critical"]][1:] == [False, False]
     assert every["logged"]["warnings"][-1] is not None
-    assert "rate_factor" not in single["logged"]
+    assert single["logged"]["rate_factor"] == [1.0, None, None]
 
 
 def test_unknown_optimizer_is_named():
