@@ -23,7 +23,7 @@ from rlvr_lib.testbeds.text.sums import Sums
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-WARM_START = WarmStart(clean_steps=350, noisy_steps=0, noise=0.0, batch=64, learning_rate=2e-3, ramp=50, decay=150)
+WARM_START = WarmStart(clean_steps=440, noisy_steps=0, noise=0.0, batch=64, learning_rate=2e-3, ramp=50, decay=180)
 """Stops while arithmetic is half learned: what is wrong then are the model's own mistakes, and no teacher's noise."""
 
 
