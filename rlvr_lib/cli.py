@@ -159,7 +159,8 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Steps in all; an interrupted run goes on from its checkpoint.")],
     model: Annotated[str, typer.Option(help="tiny, a folder with a checkpoint, or a name on the hub.")] = "tiny",
     task: Annotated[
-        str, typer.Option(help="group-word (or word), many; with the engine trl also gsm8k, math or a .jsonl file.")
+        str,
+        typer.Option(help="group-word (or word), many; with the engine trl also text, gsm8k, math or a .jsonl file."),
     ] = "word",
     engine: Annotated[
         str, typer.Option(help="builtin: the loop in plain sight; trl: any model, any machine.")
@@ -276,3 +277,33 @@ def z96_report(folders: Annotated[list[Path], typer.Argument(help="Folders of z9
 
     found = collect(folders) | {"versions": versions(), "hardware": hardware()}
     typer.echo(json.dumps(found, sort_keys=True))
+
+
+@app.command()
+def pooled(
+    out: Annotated[Path, typer.Option(help="JSON lines, one finished run each; the same command goes on from it.")],
+    optimizers: Annotated[str, typer.Option(help="sgd, adamw or both, separated by commas.")] = "sgd,adamw",
+    checkpoints: Annotated[int, typer.Option(min=1, help="Warm starts, of seeds 0, 1 and so on.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Of a run.")] = 100,
+    part: Annotated[str, typer.Option(metavar="K/N", help="The K-th of N processes that share the file.")] = "1/1",
+) -> None:
+    """Train the text model around its pooled critical rate, and print which runs died.
+
+    A checkpoint's warm start takes about two minutes of one core, and its runs about an hour; see the study.
+    """
+    from rlvr_lib.arguments import require
+    from rlvr_lib.studies.pooled import PILOT_RATES, Plan, carry_out, outcomes, table
+    from rlvr_lib.trl.text_runs import run_text
+
+    index, slash, parts = part.partition("/")
+    whole = slash == "/" and index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)
+    require(whole, "part", part, "K/N with K from 1 to N")
+    chosen = tuple(name.strip() for name in optimizers.split(","))
+    rates = tuple(PILOT_RATES.get(name, 1.0) for name in chosen)
+    plan = Plan(optimizers=chosen, pilot_rates=rates, checkpoints=tuple(range(checkpoints)), steps=steps)
+
+    def say(record: dict[str, Any]) -> None:
+        typer.echo(f"{record['run']}: success {record['success'][-1]:.3f} after {record['seconds']:.0f} s", err=True)
+
+    found = carry_out(plan, out, run_text, (int(index) - 1, int(parts)), say)
+    typer.echo(table(outcomes(found, plan)))

@@ -30,8 +30,9 @@ from rlvr_lib.files import write_whole
 from rlvr_lib.testbeds.group_tasks import builtin_task
 from rlvr_lib.testbeds.qwen import QwenTestbed
 from rlvr_lib.testbeds.qwen.forward import HUB_NAME
+from rlvr_lib.testbeds.text import Sums, TextTestbed
 from rlvr_lib.trl.rollouts import PREFIX, RunFailed
-from rlvr_lib.trl.tasks import GROUP_TASKS, group_task, math_task
+from rlvr_lib.trl.tasks import GROUP_TASKS, TEXT, built_in, math_task
 from rlvr_lib.trl.trainer import Act, Measure, MeasuredGRPOTrainer
 
 CONTRACT = ("success_rate", "gap_alignment", "gradient_snr", "critical_learning_rate", "optimal_baseline")
@@ -112,14 +113,14 @@ def train_trl(run: Run, out: Path) -> list[dict[str, Any]]:
 
 def build(run: Run, out: Path) -> MeasuredGRPOTrainer:
     """The trainer of a run."""
-    group = group_task(builtin_task(GROUP_TASKS[run.task]), seed=run.seed) if run.task in GROUP_TASKS else None
-    inputs, measure, act, config = read_options(run, out, group.longest if group else None)
-    ignored = [name for name in ("data", "prompt") if group and getattr(inputs, name) != getattr(Inputs, name)]
+    own = built_in(run.task, run.seed)
+    inputs, measure, act, config = read_options(run, out, own.longest if own else None)
+    ignored = [name for name in ("data", "prompt") if own and getattr(inputs, name) != getattr(Inputs, name)]
     require(not ignored, "task", run.task, f"another one, or used without {', '.join(ignored)}")
     found, wanted = config.distributed_state.num_processes, run.world_size
     require(wanted in (None, found), "world_size", f"{found} processes", f"{wanted}; start them with torchrun")
     model, tokenizer = _model_and_tokenizer(run)
-    task = group or math_task(run.task, inputs.data, tokenizer, inputs.prompt)
+    task = own or math_task(run.task, inputs.data, tokenizer, inputs.prompt)
     rank = integer("lora", inputs.lora, low=0)
     lora = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
     try:
@@ -209,18 +210,26 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 def _model_and_tokenizer(run: Run) -> tuple[Any, Any]:
     """The tiny model itself, or the name of any other, checked as far as its configuration; and its tokenizer."""
     if run.model == "tiny":
-        require(run.task in GROUP_TASKS, "task", run.task, f"one of {', '.join(GROUP_TASKS)} with the model tiny")
-        testbed = QwenTestbed(builtin_task(GROUP_TASKS[run.task]), alphabet="vocabulary")
+        own = [*GROUP_TASKS, TEXT]
+        require(run.task in own, "task", run.task, f"one of {', '.join(own)} with the model tiny")
+        testbed = TextTestbed() if run.task == TEXT else _of_group(run.task)
         return testbed.model, testbed.tokenizer
     local = run.model != "" and Path(run.model).is_dir()
     require(local or HUB_NAME.fullmatch(run.model) is not None, "model", run.model, "a folder, or a name on the hub")
     where = {"trust_remote_code": False, "local_files_only": local}
     try:
         AutoConfig.from_pretrained(run.model, **where)
-        return run.model, AutoTokenizer.from_pretrained(run.model, padding_side="left", **where)
+        tokenizer = AutoTokenizer.from_pretrained(run.model, padding_side="left", **where)
     except (OSError, ValueError) as error:
         found = f"{run.model!r}: {str(error).splitlines()[0]}"
         raise ValueError(f"model must be a readable checkpoint or a reachable name, got {found}") from None
+    same = run.task != TEXT or tokenizer.get_vocab() == Sums().tokenizer().get_vocab()
+    require(same, "model", f"{run.model} with another vocabulary", f"one with the tokenizer of the task {TEXT}")
+    return run.model, tokenizer
+
+
+def _of_group(task: str) -> QwenTestbed:
+    return QwenTestbed(builtin_task(GROUP_TASKS[task]), alphabet="vocabulary")
 
 
 def _same_run(run: Run, out: Path) -> None:

@@ -18,9 +18,11 @@ from transformers import PreTrainedTokenizerBase
 from trl.rewards import accuracy_reward
 
 from rlvr_lib.arguments import require
-from rlvr_lib.testbeds.group_tasks import PAD, Task
+from rlvr_lib.testbeds.group_tasks import PAD, Task, builtin_task
+from rlvr_lib.testbeds.text import Sums
 
 GROUP_TASKS = {"group-word": "word", "word": "word", "many": "many"}
+TEXT = "text"
 MATH_SUBJECTS = "algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra precalculus"
 HUB = {"gsm8k": ("openai/gsm8k", ("main",)), "math": ("EleutherAI/hendrycks_math", MATH_SUBJECTS.split())}
 QUESTIONS, ANSWERS = ("question", "problem", "prompt"), ("answer", "solution")
@@ -37,6 +39,13 @@ class TrainingTask:
     longest: int | None = None
 
 
+def built_in(name: str, seed: int = 0) -> TrainingTask | None:
+    """A task that the project makes, its prompts drawn with a seed; None for another name."""
+    if name == TEXT:
+        return text_task(Sums(), seed=seed)
+    return group_task(builtin_task(GROUP_TASKS[name]), seed=seed) if name in GROUP_TASKS else None
+
+
 def group_task(task: Task, rows: int = 4096, seed: int = 0) -> TrainingTask:
     """A task over a finite group, its prompts drawn with a seed, written as symbols with spaces between them."""
     prompts = task.draw(rows, torch.Generator().manual_seed(seed))
@@ -51,6 +60,17 @@ def group_task(task: Task, rows: int = 4096, seed: int = 0) -> TrainingTask:
     return TrainingTask(data, verifier, max(task.response_limit(prompt) for prompt in set(prompts)))
 
 
+def text_task(task: Sums, rows: int = 4096, seed: int = 0) -> TrainingTask:
+    """Sums in words, none of them held out, drawn with a seed; answers are judged as the testbed judges them."""
+    prompts = task.draw(rows, torch.Generator().manual_seed(seed))
+
+    def verifier(completion_ids: Sequence[Sequence[int]], prompt_number: Sequence[int], **_: Any) -> list[float]:
+        return [float(task.judge(*pair)) for pair in zip(prompt_number, completion_ids, strict=True)]
+
+    data = Dataset.from_dict({"prompt": [task.question(prompt) for prompt in prompts], "prompt_number": list(prompts)})
+    return TrainingTask(data, verifier, task.longest)
+
+
 def math_task(name: str, data: str | None, tokenizer: PreTrainedTokenizerBase, style: str) -> TrainingTask:
     """Questions with an answer that math-verify can read: TRL would skip a row whose answer it cannot.
 
@@ -60,7 +80,7 @@ def math_task(name: str, data: str | None, tokenizer: PreTrainedTokenizerBase, s
         tokenizer: of the model; for ``chat`` it needs a template.
     """
     known = name in HUB or name.endswith((".jsonl", ".json"))
-    require(known, "task", name, f"one of {', '.join([*GROUP_TASKS, *HUB])}, or a .jsonl file")
+    require(known, "task", name, f"one of {', '.join([*GROUP_TASKS, TEXT, *HUB])}, or a .jsonl file")
     require(style in PROMPTS, "prompt", style, f"one of {', '.join(PROMPTS)}")
     found, wanted = _read(name, data), "one whose tokenizer has a chat template, or used with --prompt plain"
     require(style == "plain" or bool(tokenizer.chat_template), "model", "a tokenizer without a chat template", wanted)
