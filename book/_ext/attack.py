@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
+from blocks import table
 from docutils import nodes
 from docutils.parsers.rst import directives
-from ledger import table
 from sphinx.util.docutils import SphinxDirective
 
 CODE = ("mutant", "original", "broken")

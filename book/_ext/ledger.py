@@ -1,94 +1,17 @@
-"""Directives that print the published results: ``ledger`` the claims, ``runs`` the provenance of each run."""
+"""Directives that print the published claims: ``ledger`` row by row, ``findings`` by the papers' sentences; counts."""
 
-import json
-from pathlib import Path
 from typing import ClassVar
 
+from blocks import Published, badge, ledger_fold, ledger_line, number, paragraph, spaced, table
 from docutils import nodes
 from docutils.parsers.rst import directives
-from sphinx.util.docutils import SphinxDirective
 
-import rlvr_lib
 from rlvr_lib.claims import SIGNS, folded_verdict, papers
-from rlvr_lib.files import sha256
-from rlvr_lib.reproduction.provenance import read_stamp
-from rlvr_lib.reproduction.results import finished_results
-
-
-def table(header, rows, widths, classes=()):
-    """A docutils table; a cell is text, a list of inline nodes or a list of paragraphs."""
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in widths), cols=len(header))
-    for part, lines in ((nodes.thead(), [header]), (nodes.tbody(), rows)):
-        group += part
-        part += [nodes.row("", *map(entry, line)) for line in lines]
-    return nodes.table("", group, classes=["rlvr-table", *classes])
-
-
-def entry(cell):
-    """A table cell from text, inline nodes or paragraphs."""
-    cell = [cell] if isinstance(cell, str) else cell
-    return nodes.entry("", *(cell if isinstance(cell[0], nodes.paragraph) else [paragraph(*cell)]))
-
-
-def paragraph(*parts):
-    """A paragraph of text and inline nodes."""
-    return nodes.paragraph("", "", *(nodes.Text(part) if isinstance(part, str) else part for part in parts))
-
-
-def number(value):
-    """A number as the ledger prints it."""
-    return f"{value:.3g}"
 
 
 def prediction(claim):
     """The predicted number, with its relation to the measured one."""
     return SIGNS[claim.relation] + number(claim.predicted)
-
-
-class Published(SphinxDirective):
-    """Reads the results folder of the source tree, and makes the page depend on it."""
-
-    def results(self):
-        folder = Path(self.env.srcdir) / "results"
-        found = finished_results(folder)
-        for result in found:
-            self.env.note_dependency(str(result.stamp_file))
-        return found
-
-
-class ledger_fold(nodes.General, nodes.Element):
-    """A part of a page that opens natively; its first child is its summary, ``data`` its data attributes."""
-
-
-class ledger_line(nodes.General, nodes.TextElement):
-    """The line of a fold that is always seen; it holds no link, because a press on it opens the fold."""
-
-
-def visit_fold(self, node):
-    data = {f"data-{name}": value for name, value in node.get("data", {}).items()}
-    self.body.append(self.starttag(node, "details", **data))
-
-
-def depart_fold(self, node):
-    self.body.append("</details>\n")
-
-
-def visit_line(self, node):
-    self.body.append(self.starttag(node, "summary", ""))
-
-
-def depart_line(self, node):
-    self.body.append("</summary>\n")
-
-
-def badge(text, kind):
-    """A word in a rounded frame, in the colour of its kind."""
-    return nodes.inline("", text, classes=["rlvr-badge", f"rlvr-{kind}"])
-
-
-def spaced(parts):
-    """Inline nodes with a blank between two."""
-    return [piece for part in parts for piece in (part, nodes.Text(" "))][:-1]
 
 
 def tally(claims):
@@ -320,124 +243,10 @@ class Summary(Published):
         return [table(header, rows, (30, *(10 for _ in profiles))), paragraph(bound)]
 
 
-class Runs(Published):
-    """Run time, date, versions and hardware of every published run."""
-
-    def run(self):
-        rows, kinds = [], {}
-        for stamp in (read_stamp(result.stamp_file) for result in self.results()):
-            made = (stamp.hardware, stamp.versions)
-            made = tuple(", ".join(f"{name} {value}" for name, value in found.items()) for found in made)
-            with_these = kinds.setdefault(made, str(len(kinds) + 1))
-            time = f"{stamp.runtime_s:.0f} s"
-            rows.append((stamp.notebook, stamp.profile, time, self.size(stamp), stamp.date, with_these))
-        return [
-            table(("notebook", "profile", "run time", "size", "date", "made with"), rows, (26, 10, 12, 12, 16, 12)),
-            table(("made with", "hardware", "versions"), [(at, *made) for made, at in kinds.items()], (12, 34, 54)),
-        ]
-
-    def size(self, stamp):
-        """Size of the executed notebook, where it is the one the book shows."""
-        notebook = Path(self.env.srcdir) / "notebooks" / f"{stamp.notebook}.ipynb"
-        shown = notebook.is_file() and sha256(notebook.read_bytes()) == stamp.outputs["notebook"]
-        return f"{notebook.stat().st_size / 1000:.0f} kB" if shown else "not shown"
-
-
-class Sizes(SphinxDirective):
-    """Lines of code of the library, by part."""
-
-    def run(self):
-        root = Path(rlvr_lib.__file__).parent
-        parts = {}
-        for file in sorted(root.rglob("*.py")):
-            part = file.relative_to(root).parts[0]
-            name = "data type, claims, figures, command" if part.endswith(".py") else part
-            parts.setdefault(name, []).append(len(file.read_text().splitlines()))
-        rows = [(name, str(len(lines)), str(sum(lines))) for name, lines in sorted(parts.items())]
-        return [table(("part of the library", "modules", "lines"), rows, (40, 10, 10))]
-
-
-class Benchmarks(SphinxDirective):
-    """Ratios of the last benchmark runs, each against the baseline beside it; ``only`` names one benchmark."""
-
-    option_spec: ClassVar = {"only": directives.unchanged_required}
-
-    def run(self):
-        file = Path(self.env.srcdir) / "results" / "benchmarks.json"
-        self.env.note_dependency(str(file))
-        rows = [
-            (
-                row["name"],
-                f"{row['ratio']:.3g} {row['meaning']}",
-                row["baseline"],
-                self.time(row),
-                self.target(row),
-                str(row["repeats"]),
-                saved["date"],
-            )
-            for name, saved in sorted(json.loads(file.read_text()).items())
-            if name == self.options.get("only", name)
-            for row in saved["rows"]
-        ]
-        header = ("what", "ratio (median)", "baseline", "time here", "target", "repeats", "date")
-        return [table(header, rows, (30, 18, 22, 8, 8, 6, 10))]
-
-    @staticmethod
-    def time(row):
-        """Median time, where it was kept."""
-        if "ms" in row:
-            return f"{row['ms']:.3g} ms"
-        return f"{row['seconds']:.2g} s" if "seconds" in row else ""
-
-    @staticmethod
-    def target(row):
-        """What the project asks of the ratio or of the time."""
-        if row.get("bound"):
-            return f"{'at least' if 'faster' in row['meaning'] else 'at most'} {row['bound']:g}"
-        limits = {"bound_ms": "ms", "bound_s": "s"}
-        return "".join(f"{row[key]:g} {unit}" for key, unit in limits.items() if row.get(key))
-
-
-class History(SphinxDirective):
-    """Ratios of every benchmark run there was, the oldest first."""
-
-    def run(self):
-        file = Path(self.env.srcdir) / "results" / "benchmark_history.jsonl"
-        self.env.note_dependency(str(file))
-        runs = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-        ratios = {}
-        for run in runs:
-            for row in run["ratios"]:
-                ratios.setdefault((row["name"], row["baseline"]), []).append((run, row["ratio"]))
-        rows = [
-            (name, baseline, ", ".join(f"{ratio:.3g}" for _, ratio in found), self.when(found), self.where(found))
-            for (name, baseline), found in ratios.items()
-        ]
-        if not rows:
-            return [paragraph("No run yet.")]
-        return [table(("what", "baseline", "ratios", "dates", "hardware"), rows, (30, 20, 20, 15, 15))]
-
-    @staticmethod
-    def when(found):
-        """First and last date."""
-        dates = sorted({run["date"] for run, _ in found})
-        return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-
-    @staticmethod
-    def where(found):
-        """Every kind of machine."""
-        return "; ".join(sorted({f"{r['hardware']['processor']}, {r['hardware']['instructions']}" for r, _ in found}))
-
-
-NAMES = {
-    "ledger": Ledger, "findings": Findings, "ledger-summary": Summary, "runs": Runs, "sizes": Sizes,
-    "benchmarks": Benchmarks, "benchmark-history": History,
-}  # fmt: skip
+NAMES = {"ledger": Ledger, "findings": Findings, "ledger-summary": Summary}
 
 
 def setup(app):
-    app.add_node(ledger_fold, html=(visit_fold, depart_fold))
-    app.add_node(ledger_line, html=(visit_line, depart_line))
     app.add_js_file("ledger.js", loading_method="defer")
     for name, directive in NAMES.items():
         app.add_directive(name, directive)

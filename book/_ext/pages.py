@@ -154,6 +154,7 @@ def drop_mathjax(app, pagename, templatename, context, doctree):
 ICONS = re.compile(r'^.*<script src="[^"]*fontawesome\.js[^"]*"></script>\n', re.M)
 TERM = re.compile(r'(<a class="[^"]*\breference internal\b[^"]*" href="[^"#]*#(term-[^"]+)")')
 FOLD = '<summary><span class="toctree-toggle" role="presentation">'
+BIBLIOGRAPHY = '<div role="list" class="citation-list">'  # whose entries have a role of their own, so it is no list
 READING = re.compile(r'<span data-reading="([^"]*)"></span>')
 
 
@@ -176,6 +177,7 @@ def finish(app, exception):
         time = f"{minutes(counts[name])} to read: {counts[name]:,} words at {WORDS_A_MINUTE} a minute."
         page = ICONS.sub("", page)
         page = page.replace(FOLD, FOLD.replace("<summary", '<summary aria-label="Show what belongs to this chapter"'))
+        page = page.replace(BIBLIOGRAPHY, '<div class="citation-list">')
         page = TERM.sub(lambda match: f'{match[1]} data-term="{html.escape(said.get(match[2], ""))}"', page)
         frame, article = page.split("<article", 1)  # the frame has a title for print
         article = article.replace("</h1>", f'</h1>\n<p class="rlvr-minutes">{time}</p>', 1)

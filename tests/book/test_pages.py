@@ -1,10 +1,12 @@
 """The built book in a browser: math, alt text, links, and no request that leaves the machine."""
 
+import io
 import re
 
 import pytest
 import yaml
 from conftest import ROOT
+from PIL import Image
 
 pytestmark = pytest.mark.browser
 PAGES = [
@@ -210,3 +212,15 @@ def test_figures_follow_the_theme_and_captions_and_tables_are_legible(reader_bro
         page.goto(f"{book_address}book/ledger.html")
         for part in ("details.rlvr-row dt", "details.rlvr-row dd"):
             assert page.locator(part).first.evaluate(CONTRAST) >= 4.5, part
+
+
+@pytest.mark.parametrize("name", ["book/index", *PAGES])
+def test_no_picture_is_a_white_slab_in_the_dark(reader_browser, book_address, name):
+    with reader_browser.new_page(color_scheme="dark", viewport={"width": 1300, "height": 900}) as page:
+        page.goto(f"{book_address}{name}.html")
+        page.wait_for_load_state("networkidle")
+        for picture in page.locator("article :is(figure, .cell_output) :is(img, object, svg.main-svg)").all():
+            if picture.is_visible():
+                shot = Image.open(io.BytesIO(picture.screenshot())).convert("L")
+                edges = [shot.getpixel(at) for at in ((2, 2), (shot.width - 3, 2), (2, shot.height - 3))]
+                assert max(edges) < 128, (picture.get_attribute("alt") or "")[:80]
