@@ -1,7 +1,6 @@
 """The pages around the chapters say what is so: numbers by hand, reading times, terms, exercises, reach and print."""
 
 import gzip
-import json
 import re
 import sys
 from importlib import import_module
