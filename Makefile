@@ -4,7 +4,7 @@ BIN := .venv/bin
 JOBS ?= 2
 OUT := _build/reproduced
 
-.PHONY: env reproduce test book bench attack meta mutants audit lint notebooks words clean
+.PHONY: env reproduce test test-all book bench attack meta mutants audit lint notebooks words clean
 
 env: .venv/.installed
 
@@ -19,8 +19,15 @@ reproduce: env
 	$(BIN)/rlvr reproduce --profile book --jobs $(JOBS) --out $(OUT)
 	$(BIN)/python book/build.py --reproduced $(OUT)
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadfile
+
+# The chapters under nbval and every test that is not slow.
 test: env lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadfile notebooks tests
+	$(PYTEST) -m "not slow" $(wildcard notebooks/*.ipynb) tests
+
+# The evidence as well, kills, every notebook end to end, every page under axe.
+test-all: env lint
+	$(PYTEST) notebooks tests
 
 book: env
 	$(BIN)/python book/build.py

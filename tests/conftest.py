@@ -24,6 +24,14 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 1800
+"""Seconds after which a process that a test started counts as hanging; a busy machine is no reason to fail."""
+
+
+def slow_but(names, *fast):
+    """Parameters of a test that all are slow but some."""
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
+
 
 STUB = """# %% tags=["parameters"]
 profile: str = "book"  # label

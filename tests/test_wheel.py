@@ -10,8 +10,6 @@ import zipfile
 import pytest
 from conftest import ROOT
 
-pytestmark = pytest.mark.slow
-
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import rlvr_lib

@@ -12,7 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, slow_but
 
 from rlvr_lib import Responses, gradient_gap, policy_gradient, success_rate
 from rlvr_lib.reproduction.notebooks import notebook_names, read_source
@@ -23,6 +23,7 @@ landing_figure, pages = import_module("landing_figure"), import_module("pages") 
 
 PRIMER = (ROOT / "book" / "primer.md").read_text()
 NAMES = ["book/index", *re.findall(r"file: (\S+)", (ROOT / "book" / "_toc.yml").read_text())]
+CHAPTERS = [name for name in NAMES if name.startswith("notebooks/0")]
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
 SITE = "https://{}.github.io/{}/".format(*REPOSITORY.split("/")[-2:])
 
@@ -261,7 +262,7 @@ def test_every_notebook_can_be_downloaded(visit, built_html):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but(NAMES, "book/index", "book/ledger", "notebooks/02_step_threshold"))
 def test_a_page_has_no_serious_barrier(reader_browser, book_address, name, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -280,7 +281,7 @@ CUT = """() => [...document.querySelectorAll("article :is(p, li, figure, img, ta
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", [name for name in NAMES if re.match("notebooks/0", name)])
+@pytest.mark.parametrize("name", slow_but(CHAPTERS, "notebooks/01_gap_alignment"))
 def test_a_chapter_prints_without_code_and_without_loss(visit, name):
     page = visit(name, 704)  # what the margins of a sheet of A4 leave
     page.evaluate("() => MathJax.startup.promise")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 from rlvr_lib.trl.reward_watch import UNSEEN
 from rlvr_lib.trl.step import Along, Groups, Scores
@@ -25,7 +25,7 @@ def test_the_example_runs_as_printed(tmp_path):
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(script)], cwd=tmp_path, env=environment, capture_output=True,
-        text=True, timeout=500,
+        text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
     lines = (tmp_path / "runs/first/metrics.jsonl").read_text().splitlines()

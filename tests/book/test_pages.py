@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, slow_but
 from PIL import Image
 
 pytestmark = pytest.mark.browser
@@ -214,7 +214,7 @@ def test_figures_follow_the_theme_and_captions_and_tables_are_legible(reader_bro
             assert page.locator(part).first.evaluate(CONTRAST) >= 4.5, part
 
 
-@pytest.mark.parametrize("name", ["book/index", *PAGES])
+@pytest.mark.parametrize("name", slow_but(["book/index", *PAGES], "book/index", "notebooks/01_gap_alignment"))
 def test_no_picture_is_a_white_slab_in_the_dark(reader_browser, book_address, name):
     with reader_browser.new_page(color_scheme="dark", viewport={"width": 1300, "height": 900}) as page:
         page.goto(f"{book_address}{name}.html")

@@ -8,7 +8,7 @@ import time
 
 import nbformat
 import pytest
-from conftest import STUB
+from conftest import PATIENCE, STUB
 
 from rlvr_lib.reproduction import driver as reproduce
 from rlvr_lib.reproduction import provenance, results
@@ -350,7 +350,7 @@ def start(project, out, pause, stdout=subprocess.DEVNULL):
 def test_two_runs_in_one_folder_wait_for_each_other(project, tmp_path):
     out = tmp_path / "out"
     runs = [start(project, out, 0.5, stdout=subprocess.PIPE) for _ in range(2)]
-    said = "".join(child.communicate(timeout=60)[0].decode() for child in runs)
+    said = "".join(child.communicate(timeout=PATIENCE)[0].decode() for child in runs)
     assert finished(out) == ["01_stub", "02_stub"]
     assert said.count("finished in") == said.count("up to date") == 2
 
@@ -382,7 +382,7 @@ def test_an_interrupt_ends_the_children(project, tmp_path):
         children = subprocess.run(["pgrep", "-P", str(child.pid)], capture_output=True, text=True).stdout.split()
     assert len(children) == 2
     child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=120) != 0
+    assert child.wait(timeout=PATIENCE) != 0
     assert finished(tmp_path / "out") == []
     for pid in children:
         assert not os.path.exists(f"/proc/{pid}")

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 from rlvr_lib.reproduction.notebooks import notebook_names
 from rlvr_lib.reproduction.results import Result
@@ -48,6 +48,6 @@ def test_kills_leave_nothing_corrupt_and_lose_nothing_finished(tmp_path):
                 assert result.stamp(), f"after kill {number} a stamp vouches for files that are not whole"
                 finished.setdefault(result.name, story(result.claims()))
             assert result.name not in finished or result.stamp(), f"kill {number} lost a finished notebook"
-    assert reproduce(tmp_path).wait(timeout=600) == 0
+    assert reproduce(tmp_path).wait(timeout=PATIENCE) == 0
     for result in results:
         assert finished.get(result.name, story(result.claims())) == story(result.claims())

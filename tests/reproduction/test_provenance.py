@@ -55,6 +55,7 @@ def test_editing_a_module_changes_exactly_the_closures_that_hold_it(project):
         file.write_text(original)
 
 
+@pytest.mark.slow
 def test_editing_a_module_makes_exactly_the_chapters_stale_that_depend_on_it(project, monkeypatch):
     """Each module of the library in turn, against the real notebooks."""
     monkeypatch.setattr(ast, "parse", functools.cache(ast.parse))

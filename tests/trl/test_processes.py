@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 RUNS = int(os.environ.get("RLVR_PROCESS_RUNS", "3"))
 PROMPTS, SIZE = (3, 20, 31), 4
@@ -20,7 +20,7 @@ def torchrun(processes, *arguments):
     ]  # fmt: skip
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("run", range(RUNS))
+@pytest.mark.parametrize("run", [0, *(pytest.param(run, marks=pytest.mark.slow) for run in range(1, RUNS))])
 def test_two_processes_are_one(folder: Path, run):
     (folder / "2.pt").unlink(missing_ok=True)
     ran = torchrun(2, ROOT / "tests" / "two_processes.py", folder)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from conftest import PATIENCE
 from qwen_policies import FALSE_ALARM, S3
 
 from rlvr_lib.testbeds.checkpoint import load_tensors, save_tensors
@@ -188,7 +189,7 @@ def test_two_processes_at_once(cache):
         subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    output = [run.communicate(timeout=300) for run in runs]
+    output = [run.communicate(timeout=PATIENCE) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], output
     assert output[0][0] == output[1][0] != ""
     (path,) = cache.iterdir()
