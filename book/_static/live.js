@@ -81,6 +81,9 @@
     return reward === "own" ? wrong : T * wrong;
   }
 
+  /* The critical rate of gradients that are k updates old, over that of fresh ones. */
+  const late = (k) => Math.sin(Math.PI / (4 * k + 2));
+
   function calculator(figure) {
     frame(figure, "learning-rate calculator");
     const [rateRow, rate] = field("your learning rate", { min: 1e-12, max: 1e6, step: "any", value: 1e-6 });
@@ -93,10 +96,11 @@
       const [successRow, success] = field("success rate J", { min: 0.001, max: 0.999, step: "any", value: 0.5 });
       const [sizeRow, size] = field("group size G", { min: 2, max: 4096, step: 1, value: 8 });
       const [lengthRow, length] = field("tokens T", { min: 1, max: 1000000, step: 1, value: 256 });
+      const [delayRow, delay] = field("updates of delay k", { min: 0, max: 1000, step: 1, value: 0 });
       const divided = make("input", { type: "checkbox" });
       const dividedRow = make("label", {}, "divided by the length", divided);
-      const set = make("fieldset", {}, make("legend", {}, title), estimatorRow, successRow, sizeRow, lengthRow, dividedRow);
-      return { set, estimator, success, size, length, divided };
+      const set = make("fieldset", {}, make("legend", {}, title), estimatorRow, successRow, sizeRow, lengthRow, delayRow, dividedRow);
+      return { set, estimator, success, size, length, delay, divided };
     };
     const from = side("from", "rloo"), to = side("to", "grpo_sample");
     const kept = make("input", { type: "checkbox" });
@@ -108,9 +112,9 @@
         "prompt; where only the estimator and the group size change it keeps the mean step at this success. " +
         "A ratio only: it does not say that your rate was a good one, and Adam divides a constant factor out."));
 
-    const read = ({ estimator, success, size, length, divided }) =>
-      ({ estimator: estimator.value, J: +success.value, G: +size.value, T: +length.value, divided: divided.checked });
-    const controls = [rate, reward, kept, ...[from, to].flatMap((s) => [s.estimator, s.success, s.size, s.length, s.divided])];
+    const read = ({ estimator, success, size, length, delay, divided }) =>
+      ({ estimator: estimator.value, J: +success.value, G: +size.value, T: +length.value, k: +delay.value, divided: divided.checked });
+    const controls = [rate, reward, kept, ...[from, to].flatMap((s) => [s.estimator, s.success, s.size, s.length, s.delay, s.divided])];
     follow(controls, said, () => {
       const follows = kept.checked && reward.value !== "count";
       kept.disabled = reward.value === "count";
@@ -129,6 +133,7 @@
         ["the gain of the mean update (estimator, group size, success; identity 6)", gain(a.estimator, a.J, a.G) / gain(b.estimator, b.J, b.G)],
         ["the failure rate left (theorem 2)", (1 - b.J) / (1 - a.J)],
         ["the curvature of log J (length and success; theorem 2)", curvature(reward.value, a.T, a.J) / curvature(reward.value, b.T, b.J)],
+        ["the delay of the rollouts (near a maximum, without importance weights)", late(b.k) / late(a.k)],
         ["division by the length", (b.divided ? b.T : 1) / (a.divided ? a.T : 1)],
       ];
       const factor = parts.reduce((product, [, part]) => product * part, 1);

@@ -12,6 +12,7 @@ from rlvr_lib.studies.threshold.bandit import peak_curvature
 from rlvr_lib.testbeds.lines import TokenChain
 from rlvr_lib.theory.advantages import group_gain, power_gain
 from rlvr_lib.theory.baseline import baseline_loss, critical_energy_ratio, mean_baseline_loss
+from rlvr_lib.theory.delay import delay_factor
 from rlvr_lib.theory.relay import handoff_exponent, next_ratio, normalized_success
 from rlvr_lib.theory.threshold import critical_learning_rate, critical_step
 
@@ -75,20 +76,20 @@ REWARDS = ("every token", "aggregate", "own parameters")
 ESTIMATORS = ("rloo", "dr_grpo", "grpo", "grpo_sample")
 
 
-def critical(reward, estimator, J, G, T, divided):
+def critical(reward, estimator, J, G, T, divided, delay=0):
     kind = "grpo" if estimator.startswith("grpo") else "reinforce"
     size = None if estimator == "rloo" else G
     bessel = estimator == "grpo_sample"
     length = T if divided else None
-    return critical_learning_rate(J, peak_curvature(reward, T, J), kind, length, size, bessel)
+    return delay_factor(delay) * critical_learning_rate(J, peak_curvature(reward, T, J), kind, length, size, bessel)
 
 
 SETTINGS = [
-    # reward, from, to: estimator, J, G, T, divided
-    (0, (0, 0.5, 8, 256, False), (3, 0.5, 8, 256, False)),
-    (0, (1, 0.2, 4, 64, False), (2, 0.9, 16, 640, True)),
-    (1, (2, 0.7, 8, 100, True), (0, 0.3, 2, 1000, False)),
-    (2, (3, 0.95, 64, 32, False), (1, 0.05, 3, 4096, False)),
+    # reward, from, to: estimator, J, G, T, divided, delay
+    (0, (0, 0.5, 8, 256, False, 0), (3, 0.5, 8, 256, False, 0)),
+    (0, (1, 0.2, 4, 64, False, 0), (2, 0.9, 16, 640, True, 8)),
+    (1, (2, 0.7, 8, 100, True, 2), (0, 0.3, 2, 1000, False, 1)),
+    (2, (3, 0.95, 64, 32, False, 16), (1, 0.05, 3, 4096, False, 0)),
 ]
 
 
@@ -97,11 +98,12 @@ def test_calculator_converts_as_the_library_does(page, setting):
     reward, *sides = setting
     choose(page, "what is right", reward)
     enter(page, "your learning rate", "0.002")
-    for nth, (estimator, J, G, T, divided) in enumerate(sides):
+    for nth, (estimator, J, G, T, divided, delay) in enumerate(sides):
         choose(page, "estimator", estimator, nth)
         enter(page, "success rate J", J, nth)
         enter(page, "group size G", G, nth)
         enter(page, "tokens T", T, nth)
+        enter(page, "updates of delay k", delay, nth)
         if divided:
             page.get_by_label("divided by the length").nth(nth).focus()
             page.keyboard.press("Space")
