@@ -18,7 +18,7 @@ from rlvr_lib.arguments import Reals, closed_interval, integer, non_negative, op
 def group_potential(
     success: ArrayLike, group_size: int | None = None, power: float = 1.0, bessel: bool = False
 ) -> Reals:
-    """Phi with Phi' = ``power_gain`` / (J (1 - J)): its gradient in the parameters is the expected update (derived here).
+    """Phi with Phi' = ``power_gain`` / (J (1 - J)): the gradient of it is the expected update (derived here).
 
     For finite G it is the mean of a score for the number of successes in G - 1 tries: each success k, counted from one,
     adds G v_k^(1 - a/2) / (k (G - k)) with v_k = k (G - k) / G^2, which for GRPO is 1 / sqrt(k (G - k)). So the first
@@ -34,7 +34,11 @@ def group_potential(
     a = float(closed_interval("power", real_array("power", power, ndim=0), 0, 2))
     if group_size is None:
         rest = 1 - a / 2
-        return logit(open_unit("success", success))[()] if rest == 0 else (beta(rest, rest) * betainc(rest, rest, success))[()]
+        return (
+            logit(open_unit("success", success))[()]
+            if rest == 0
+            else (beta(rest, rest) * betainc(rest, rest, success))[()]
+        )
     G = integer("group_size", group_size, low=2 if bessel else 1)
     right = np.arange(1, G)
     wrong = G - right

@@ -58,7 +58,10 @@ def coin_responses(
 
 def _error_rates(false_negative: ArrayLike, false_positive: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both rates, and how much of a difference in success the verifier passes on, 1 - b - a, which must be positive."""
-    b, a = closed_interval("false_negative", false_negative, 0, 1), closed_interval("false_positive", false_positive, 0, 1)
+    b, a = (
+        closed_interval("false_negative", false_negative, 0, 1),
+        closed_interval("false_positive", false_positive, 0, 1),
+    )
     passed = 1 - b - a
     require(bool((passed > 0).all()), "false_negative + false_positive", b + a, "below 1: the update would turn round")
     return b, a, passed

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from qwen_policies import S3, scrambled
+from transformer_policies import CASES, make
 
 from rlvr_lib.responses import success_rate
 from rlvr_lib.testbeds.group_tasks import FIRST, WordProblem
@@ -15,8 +17,6 @@ from rlvr_lib.testbeds.partial_credit import (
 )
 from rlvr_lib.theory.gap import policy_gradient
 from rlvr_lib.theory.graded import coin_responses
-from tests.qwen_policies import S3, scrambled
-from tests.transformer_policies import CASES, make
 
 TASK = WordProblem(S3, (2,))
 

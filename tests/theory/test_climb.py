@@ -35,7 +35,7 @@ def test_closed_forms():
     assert group_potential(0.4, 3000) == pytest.approx(2 * np.arcsin(np.sqrt(0.4)), abs=0.06)
 
 
-@given(st.floats(0, 1), st.integers(2, 12))
+@given(st.floats(1e-9, 1 - 1e-9), st.integers(2, 12))
 def test_it_is_the_mean_score_of_the_successes_of_the_others(J, G):
     k = np.arange(1, G)
     score = np.concatenate([[0.0], np.cumsum(1 / np.sqrt(k * (G - k)))])

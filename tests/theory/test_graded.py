@@ -130,12 +130,18 @@ def test_the_critical_rate_grows_as_the_update_shrinks(estimator, size):
 
 
 def test_sample_deviations_cancel_in_the_rate_factor():
-    assert noisy_rate_factor(0.3, 0.1, 0.1, "grpo", 4, True) == pytest.approx(noisy_rate_factor(0.3, 0.1, 0.1, "grpo", 4))
+    assert noisy_rate_factor(0.3, 0.1, 0.1, "grpo", 4, True) == pytest.approx(
+        noisy_rate_factor(0.3, 0.1, 0.1, "grpo", 4)
+    )
 
 
 @pytest.mark.parametrize("function", [noisy_success, true_success, noisy_gap_factor, noisy_rate_factor])
 def test_a_verifier_must_do_better_than_chance(function):
-    for b, a, name in ((0.5, 0.5, "false_negative . false_positive"), (-0.1, 0, "false_negative"), (0, 1.2, "false_pos")):
+    for b, a, name in (
+        (0.5, 0.5, "false_negative . false_positive"),
+        (-0.1, 0, "false_negative"),
+        (0, 1.2, "false_pos"),
+    ):
         with pytest.raises(ValueError, match=f"^{name}"):
             function(0.5, b, a)
     with pytest.raises(ValueError, match="^(success|noisy) must be"):
@@ -168,7 +174,8 @@ def test_mean_advantages_are_those_of_all_groups(G, power, bessel):
 def test_mean_advantages_of_large_groups_and_of_equal_rewards():
     reward, prob = np.array([0.0, 0.5, 1.0]), np.array([0.2, 0.5, 0.3])
     limit = expected_advantages(reward, prob, None)
-    assert prob @ limit == pytest.approx(0) and prob @ limit**2 == pytest.approx(1)
+    assert prob @ limit == pytest.approx(0)
+    assert prob @ limit**2 == pytest.approx(1)
     np.testing.assert_allclose(expected_advantages(reward, prob, 500), limit, atol=0.02)
     for G in (None, 4):
         np.testing.assert_array_equal(expected_advantages([0.5, 0.5], [0.5, 0.5], G), [0, 0])
@@ -198,7 +205,11 @@ def test_what_cannot_be_enumerated_is_refused():
     reward, prob = np.linspace(0, 1, 30), np.full(30, 1 / 30)
     with pytest.raises(ValueError, match="^group_size must be at most 1000000"):
         expected_advantages(reward, prob, 16)
-    for arguments, name in (((reward, prob, 1), "group_size"), ((reward, prob, 4, 3.0), "power"), ((reward, 2 * prob, 4), "prob")):
+    for arguments, name in (
+        ((reward, prob, 1), "group_size"),
+        ((reward, prob, 4, 3.0), "power"),
+        ((reward, 2 * prob, 4), "prob"),
+    ):
         with pytest.raises(ValueError, match=f"^{name} must be"):
             expected_advantages(*arguments)
     with pytest.raises(ValueError, match="^score must be"):
