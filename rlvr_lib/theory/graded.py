@@ -47,8 +47,8 @@ def coin_responses(
         score, prob, length: as of ``Responses``.
     """
     reward = closed_interval("reward", real_array("reward", reward, ndim=1), 0, 1)
-    # Whatever a coin shows, the response is one that Responses accepts; so these are checked by it.
-    whole = Responses(np.zeros(len(reward)), score, prob, length)
+    given = {name: real_array(name, x) for name, x in (("prob", prob), ("length", length)) if x is not None}
+    whole = Responses(np.zeros(len(reward)), real_array("score", score), **given)  # which checks all but the reward
     right, wrong = np.flatnonzero(reward > 0), np.flatnonzero(reward < 1)
     both = np.concatenate([right, wrong])
     share = np.concatenate([reward[right], 1 - reward[wrong]])
