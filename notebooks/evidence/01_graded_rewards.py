@@ -16,11 +16,12 @@
 # ---
 
 # %% [markdown]
-# # Evidence for chapter 1: graded rewards and what GRPO climbs
+# # Evidence for chapter 1: graded rewards and verifiers that err
 #
 # **For every theorem about one prompt a reward between zero and one is a coin flipped after the response, so the theorems hold for partial credit and for verifiers that err; what does not survive is the division by a group's standard deviation, which in groups of up to {claim}`1-bandit-coin-std-turns@full:n` can step away from a higher mean reward.**
 # Chapter {doc}`1 </notebooks/01_gap_alignment>` is about answers that are right or wrong.
-# Here rewards are graded, the verifier errs, and the last two sections ask what GRPO climbs and whom a shared step harms.
+# Here rewards are graded, or the verifier errs.
+# What GRPO climbs with either is on the [next page](01_what_grpo_climbs).
 # No paper that the book follows states any of this; what others have found is named where it is used.
 
 # %% tags=["parameters", "remove-cell"]
@@ -55,16 +56,15 @@ from scipy.special import logit, softmax
 from rlvr_lib import figures
 from rlvr_lib.claims import Ledger, relative_error
 from rlvr_lib.responses import conditional_covariances, success_rate
+from rlvr_lib.studies import graded as study
 from rlvr_lib.studies.gap import instances as draw_instances
 from rlvr_lib.studies.threshold import qwen as qwen_study
-from rlvr_lib.testbeds import partial_credit as credit
 from rlvr_lib.testbeds.bandit import SoftmaxBandit, feature_diameter
 from rlvr_lib.testbeds.transformer import (
     AttentionPolicy,
     TransformerTestbed,
     draw_problems,
 )
-from rlvr_lib.theory.climb import group_potential, harmed_share_bound
 from rlvr_lib.theory.curvature import (
     curvature_bound,
     guaranteed_gain,
@@ -356,64 +356,19 @@ words = [
     qwen_study.words(q, 2, qwen_prompts, (seed, k)) for k, q in enumerate(qwens)
 ]
 B, A = 0.2, 0.05  # right answers rejected, wrong ones accepted
-GROUPS = (2, 4, 8, 16)
-
-
-def sine(update, gradient):
-    """Sine of the angle between two vectors."""
-    u, g = (x / np.linalg.norm(x) for x in (update, gradient))
-    return float(np.linalg.norm(u - (u @ g) * g))
-
-
-def measure(testbed, steps, graded, prompt):
-    """What is claimed of one prompt of a network; its scores are not kept."""
-    every = testbed.enumerate(prompt)
-    p, right = every.prob, every.reward
-    mean, gradient = credit.mean_success(steps, prompt)
-    _odds, D = testbed.log_odds_and_gap(prompt)
-    own = {"mean": mean, "success": success_rate(every), "gap": D}
-    own["deviation"] = np.sqrt(p @ (graded - mean) ** 2)
-    thrown = coin_responses(graded, every.score, p)
-    own["thrown"] = thrown.prob @ ((thrown.reward - mean) ** 2 * thrown.energy)
-    own["graded"] = p @ ((graded - mean) ** 2 * every.energy)
-    own["spared"] = p @ (graded * (1 - graded) * every.energy)
-    own["plain"] = p @ (graded * (1 - graded)) * (p @ every.energy)
-    own["want"] = gradient / (mean * (1 - mean))
-    for name, r in (
-        ("coin", graded),
-        ("all right", right),
-        ("noisy", A + (1 - A - B) * right),
-    ):
-        own[name] = gradient_gap(coin_responses(r, every.score, p))
-    for power, G in itertools.product((0.0, 1.0), GROUPS):
-        update = (p * expected_advantages(graded, p, G, power)) @ every.score
-        own[power, G] = sine(update, gradient)
-    return own
-
-
-on_transformer = [
-    measure(
-        transformer,
-        credit.transformer_steps(transformer),
-        credit.transformer_credit(transformer, prompt),
-        prompt,
-    )
-    for prompt in range(transformer_prompts)
+on_transformer = study.transformer_credit(transformer, (B, A))
+on_qwen = [
+    own
+    for qwen, prompts in zip(qwens, words, strict=True)
+    for own in study.qwen_credit(qwen, prompts, 2, (B, A))
 ]
-on_qwen = []
-for qwen, prompts in zip(qwens, words, strict=True):
-    steps = credit.qwen_steps(qwen, 2)
-    on_qwen += [
-        measure(qwen, steps, credit.qwen_credit(steps, prompt), prompt)
-        for prompt in prompts
-    ]
 COIN = {
     "statement": "share of right steps as reward: gap of the coins from all responses against the gradient of the log-odds of the mean reward from the testbed's exact methods (largest relative error)",
     "equals": 0.0,
     "within": 1e-9,
     "unit": "prompts",
     "sabotages": {
-        "only whole chains count": {"name": "all right"},
+        "only whole chains count": {"name": "whole"},
         "variance of the reward in place of J(1-J)": {"coin": False},
     },
 }
@@ -422,9 +377,9 @@ COIN = {
 def gap_error(prompts, name, coin):
     errors = []
     for own in prompts:
-        J = own["mean"]
-        factor = 1.0 if coin else J * (1 - J) / own["deviation"] ** 2
-        errors.append(relative_error(factor * own[name], own["want"]))
+        variance = own.mean * (1 - own.mean)
+        factor = 1.0 if coin else variance / own.deviation**2
+        errors.append(relative_error(factor * getattr(own, name), own.wanted))
     return max(errors)
 
 
@@ -470,16 +425,16 @@ def qwen_gap_error(name="coin", coin=True):
 )
 def thrown_error(name="spared"):
     return max(
-        abs((own["thrown"] - own["graded"]) / own[name] - 1) for own in on_qwen
+        abs((own.thrown - own.graded) / getattr(own, name) - 1)
+        for own in on_qwen
     )
 
 
 # %% tags=["hide-input"]
 for name, found in (("transformer", on_transformer), ("Qwen", on_qwen)):
-    more = [own["thrown"] / own["graded"] for own in found]
+    more = [own.thrown / own.graded for own in found]
     longer = [
-        np.sqrt(own["mean"] * (1 - own["mean"])) / own["deviation"]
-        for own in found
+        np.sqrt(own.mean * (1 - own.mean)) / own.deviation for own in found
     ]
     print(
         f"{name:12} second moment with coins over graded, median {np.median(more):.2f};",
@@ -513,6 +468,8 @@ for b, a in ((0.1, 0.1), (0.2, 0.0), (0.0, 0.2)):
     right.plot(grid, cost, label=label)
 left.set(xlabel="true success", ylabel="seen gap / true gap", ylim=(0, 1))
 right.set(xlabel="true success", ylabel="responses needed, times", yscale="log")
+right.set_yticks([2, 5, 10, 20], ["2", "5", "10", "20"])
+right.minorticks_off()
 left.legend()
 figures.show(
     fig,
@@ -536,9 +493,9 @@ NOISY = {
 def noisy_error(prompts, rates, whole):
     errors = []
     for own in prompts:
-        factor = noisy_gap_factor(own["success"], *rates)
+        factor = noisy_gap_factor(own.success, *rates)
         factor = factor if whole else 1 - sum(rates)
-        errors.append(relative_error(own["noisy"], factor * own["gap"]))
+        errors.append(relative_error(own.noisy, factor * own.gap))
     return max(errors)
 
 
@@ -567,57 +524,20 @@ def qwen_noisy_error(rates=(B, A), whole=True):
 
 
 # %% tags=["remove-cell"]
-def mean_update(r, b, a, group_size, power):
-    """Mean update of a group judged by coins, over its G - 1 others."""
-    seen = noisy_success(success_rate(r), b, a)
-    if group_size is None and power == 0:
-        wrong, right = -seen, 1 - seen
-    else:
-        law = [1 - seen, seen]
-        wrong, right = expected_advantages([0, 1], law, group_size, power)
-    accepted = np.where(r.reward == 1, 1 - b, a)
-    return (r.prob * (wrong + (right - wrong) * accepted)) @ r.score
-
-
-def critical_rate(bandit, update):
-    """The rate at which a step along the update first lowers TRUE success."""
-    odds = bandit.log_odds_and_gap()[0]
-    unit = 1e-3 / np.linalg.norm(update)
-    return first_return_step(
-        lambda rate: bandit.odds_along(0, update, rate) - odds, unit, 1e5 * unit
-    )
-
-
-binary = [
-    SoftmaxBandit(
-        start.theta[k], start.features[k : k + 1], start.reward[k : k + 1]
-    )
-    for k in range(min(instances, 200))
-]
 KINDS = ((0.0, None), (0.0, 8), (1.0, 8), (1.0, None))
 
 
-def critical_ratios(bandit):
-    """Critical rate with errors over without, of every kind of update."""
-    r = bandit.enumerate()
-    rates = [
-        [
-            critical_rate(bandit, mean_update(r, b, a, G, power))
-            for b, a in pairs
-        ]
-        for power, G in KINDS
-        for pairs in [((B, A), (0.0, 0.0))]
-    ]
-    return np.divide(*np.transpose(rates))
-
-
 def returns_along(bandit):
-    update = mean_update(bandit.enumerate(), 0.0, 0.0, None, 0.0)
-    return np.isfinite(critical_rate(bandit, update))
+    """Whether success returns along its gradient."""
+    return np.isfinite(study.critical_rate(bandit, bandit.exact()[1]))
 
 
-clean = list(itertools.islice(filter(returns_along, binary), 8))
-ratios = [critical_ratios(bandit) for bandit in clean]
+bandits = (SoftmaxBandit.random(seed + k) for k in itertools.count())
+clean = list(itertools.islice(filter(returns_along, bandits), 8))
+ratios = [
+    [study.critical_ratio(bandit, (B, A), G, power) for power, G in KINDS]
+    for bandit in clean
+]
 
 
 # %% tags=["remove-input"]
@@ -638,7 +558,7 @@ ratios = [critical_ratios(bandit) for bandit in clean]
 def rate_error(rates=(B, A), blind=False):
     worst = 0.0
     for bandit, found in zip(clean, ratios, strict=True):
-        J = success_rate(bandit.enumerate())
+        J = bandit.exact()[0]
         for (power, G), ratio in zip(KINDS, found, strict=True):
             kind = "grpo" if power and not blind else "reinforce"
             factor = noisy_rate_factor(J, *rates, kind, G)
@@ -706,7 +626,7 @@ def largest_sine(third=0.3):
         gradient = (p * (r - p @ r)) @ s
         for G in (2, 4, 8):
             update = (p * expected_advantages(r, p, G)) @ s
-            worst = max(worst, sine(update, gradient))
+            worst = max(worst, study.sine(update, gradient))
     return worst
 
 
@@ -740,6 +660,23 @@ def best_change(safe=0.25, power=1.0, sizes=range(2, 9)):
     return max(changes)
 
 
+# %% tags=["hide-input"]
+fig, ax = figures.panels()
+sizes = np.arange(2, 41)
+turning = [
+    (ARMS * expected_advantages([0.25, 1.0, 0.0], ARMS, int(G))) @ GAMBLE[:, 0]
+    for G in sizes
+]
+ax.plot(sizes, turning, "o", markersize=4)
+ax.axhline(0, color="gray", linewidth=0.8)
+ax.set(xlabel="group size", ylabel="update towards the gamble")
+figures.show(
+    fig,
+    f"GRPO's mean update towards a gamble that raises the mean reward, over the group size: negative up to groups of {sizes[np.array(turning) < 0].max()}, positive beyond.",
+    caption="Three answers, of which the rare best one and the worst one form a gamble that would raise the mean reward. GRPO steps away from it unless groups are large.",
+)
+
+
 # %% tags=["remove-input"]
 DEVIATION = np.sqrt(spread)
 
@@ -767,20 +704,19 @@ def limit_error(deviation=DEVIATION):
 # %% tags=["hide-input"]
 levels = np.round(4 * (reward - low) / width) / 4  # five levels
 rows = []
-for G in (*GROUPS, 64):
+for G in study.GROUPS:
     cosine = []
     for r, p, s in zip(levels, prob, score, strict=True):
         gradient = (p * (r - p @ r)) @ s
-        update = (p * expected_advantages(r, p, G)) @ s if G < 64 else gradient
+        update = (p * expected_advantages(r, p, G)) @ s
         norms = np.linalg.norm(update) * np.linalg.norm(gradient)
         cosine.append(update @ gradient / norms)
     angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    if G < 64:
-        net = [
-            f"{np.degrees(np.arcsin(max(own[1.0, G] for own in found))):.1f}"
-            for found in (on_transformer, on_qwen)
-        ]
-        rows.append((G, f"{np.median(angle):.1f}", f"{angle.max():.0f}", *net))
+    net = [
+        f"{np.degrees(np.arcsin(max(own.turned[1.0, G] for own in found))):.1f}"
+        for found in (on_transformer, on_qwen)
+    ]
+    rows.append((G, f"{np.median(angle):.1f}", f"{angle.max():.0f}", *net))
 figures.table(
     rows,
     (
@@ -807,7 +743,7 @@ PARALLEL = {
 
 
 def turned(prompts, power):
-    return max(own[power, G] for own in prompts for G in GROUPS)
+    return max(own.turned[power, G] for own in prompts for G in study.GROUPS)
 
 
 # %% tags=["remove-input"]
@@ -847,372 +783,8 @@ def qwen_turned(power=0.0):
     sabotages={"the three answers above": {"found": [np.pi]}},
 )
 def largest_angle(found=()):
-    angles = [np.arcsin(own[1.0, 4]) for own in on_qwen]
+    angles = [np.arcsin(own.turned[1.0, 4]) for own in on_qwen]
     return np.degrees(max(found or angles))
-
-
-# %% [markdown]
-# ## What does GRPO climb?
-#
-# **For right and wrong answers, the sum over prompts of a known function $\Phi_G(J)$ that is steepest at zero and one; for three levels of reward nothing, because the update then does work of at least {claim}`1-bandit-climbs-nothing-graded@full:measured:.1f` around a loop.**
-#
-# The mean update of one prompt is a gain times the gap, and the gap the gradient of the log-odds, so it is the gradient of $\Phi$ with $\Phi'(J) = \mathrm{gain}(J)/(J(1-J))$.
-#
-# ```{prf:theorem} What GRPO climbs
-# :label: thm-climbs
-# In groups of $G$, with the population deviation, the expected update of GRPO is the gradient of
-#
-# $$
-# \Phi_G(J) = \sum_{k=1}^{G-1} \frac{P(K \ge k)}{\sqrt{k(G-k)}}, \qquad K \sim \mathrm{Binomial}(G-1, J),
-# $$
-#
-# which tends to $2\arcsin\sqrt J$; for Dr. GRPO it is $(1-\frac1G)J$.
-# ```
-#
-# ````{dropdown} Proof
-# ```{prf:proof}
-# By {prf:ref}`thm-gain` the gain is $\sum_k \binom Gk J^k(1-J)^{G-k}\sqrt{k(G-k)}/G$.
-# Over $J(1-J)$, term $k$ is $\sqrt{k(G-k)}/G$ times $\binom Gk J^{k-1}(1-J)^{G-k-1}$, whose integral from $0$ to $J$ is $\frac{G}{k(G-k)}$ times the regularised incomplete beta function $I_J(k, G-k)$, and that is $P(K \ge k)$. $\square$
-# ```
-# ````
-#
-# So GRPO climbs the mean of a score for the successes in $G-1$ tries, in which the first and the last count most.
-# The limit is known {cite}`davis2025objective`, which writes objectives of finite groups as Bernstein polynomials; the closed form was derived here.
-# We test it by work: the update, with all groups enumerated, is integrated along a line through the parameters, for the mean of several prompts.
-
-# %% tags=["remove-cell"]
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
-NODES, WEIGHTS = (NODES + 1) / 2, WEIGHTS / 2
-SIZE = 4
-
-
-def work_of(rows):
-    """Work of the mean update, from J and dJ/dt at the nodes, [nodes, P]."""
-    total = 0.0
-    for weight, row in zip(WEIGHTS, rows, strict=True):
-        for success, slope in row:
-            law = [1 - success, success]
-            wrong, right = expected_advantages([0, 1], law, SIZE)
-            total += weight * (right - wrong) * slope
-    return total
-
-
-def work_error(paths, potential):
-    errors = []
-    for ends, rows in paths:
-        climbed = (potential(ends[1]) - potential(ends[0])).sum()
-        errors.append(abs(work_of(rows) / climbed - 1))
-    return max(errors)
-
-
-def path_of(testbed, prompts, direction):
-    """Success at both ends, and J and dJ/dt at the nodes, for prompts."""
-    places = [testbed.at(testbed.theta + t * direction) for t in (0.0, 1.0)]
-    ends = np.array([[t.exact(q)[0] for q in prompts] for t in places])
-    rows = [
-        [
-            testbed.at(testbed.theta + t * direction).along(q, direction)[:2]
-            for q in prompts
-        ]
-        for t in NODES
-    ]
-    return ends, rows
-
-
-shared = [SoftmaxBandit.random(seed + k, prompts=3, arms=4) for k in range(8)]
-bandit_paths = [path_of(b, range(3), unit_gap[0]) for b in shared]
-pull = transformer.exact_all()[1].mean(0)
-transformer_paths = [
-    path_of(
-        transformer, range(transformer_prompts), pull / np.linalg.norm(pull)
-    )
-]
-qwen_paths = []
-for qwen, prompts in zip(qwens[:6], words, strict=False):
-    pull = sum(qwen.log_odds_and_gap(q)[1] for q in prompts[:2])
-    far = 0.3 * pull / np.linalg.norm(pull)
-    qwen_paths.append(path_of(qwen, prompts[:2], far))
-
-
-def climbed(J):
-    return group_potential(J, SIZE)
-
-
-WORK = {
-    "statement": "several prompts, G = 4: work of GRPO's mean update, all groups enumerated, along a line of parameters, over the difference of the sum of Phi_G(J) between its ends, minus one (largest)",
-    "equals": 0.0,
-    "unit": "lines",
-    "sabotages": {
-        "the arcsine of large groups": {"potential": group_potential},
-        "the mean success": {"potential": lambda J: (1 - 1 / SIZE) * J},
-    },
-}
-
-
-# %% tags=["remove-input"]
-@ledger.claim(
-    "1-bandit-climbs-potential",
-    headline="GRPO's mean update climbs the sum of its potential: work and potential agree on {n} lines through bandits of three prompts.",
-    testbed="bandit",
-    within=1e-9,
-    n=len(bandit_paths),
-    **WORK,
-)
-def bandit_work(potential=climbed):
-    return work_error(bandit_paths, potential)
-
-
-# %% tags=["remove-input"]
-@ledger.claim(
-    "1-transformer-climbs-potential",
-    headline="On the transformer work and potential of GRPO's mean update agree to {measured:.0e}.",
-    testbed="transformer",
-    kind="numerical",  # a quadrature of 64 nodes
-    within=1e-8,
-    n=len(transformer_paths),
-    **WORK,
-)
-def transformer_work(potential=climbed):
-    return work_error(transformer_paths, potential)
-
-
-# %% tags=["remove-input"]
-@ledger.claim(
-    "1-qwen-climbs-potential",
-    headline="On the Qwen work and potential of GRPO's mean update agree to {measured:.0e}, on {n} lines.",
-    testbed="qwen",
-    kind="numerical",  # a quadrature of 64 nodes
-    within=1e-8,
-    n=len(qwen_paths),
-    **WORK,
-)
-def qwen_work(potential=climbed):
-    return work_error(qwen_paths, potential)
-
-
-# %% [markdown]
-# %% tags=["hide-input"]
-fig, (left, right) = figures.panels(2)
-grid = np.linspace(0, 1, 401)
-for G in (2, 4, 16, None):
-    phi = group_potential(grid, G)
-    label = f"groups of {G}" if G else "large groups"
-    left.plot(grid, phi / phi[-1], label=label)
-left.set(xlabel="success J", ylabel="what GRPO climbs, over its range")
-left.legend()
-sizes = np.arange(2, 41)
-turning = [
-    (ARMS * expected_advantages([0.25, 1.0, 0.0], ARMS, int(G))) @ GAMBLE[:, 0]
-    for G in sizes
-]
-right.plot(sizes, turning, "o", markersize=3)
-right.axhline(0, color="gray", linewidth=0.8)
-right.set(xlabel="group size", ylabel="GRPO's mean update to the gamble")
-figures.show(
-    fig,
-    f"Left, what GRPO climbs as a function of success, over its range: a straight line in groups of two, and steeper at both ends the larger the group, up to the arcsine. Right, GRPO's mean update towards a gamble that raises the mean reward, over the group size: negative up to groups of {sizes[np.array(turning) < 0].max()}, positive beyond.",
-    caption="Left: for right and wrong answers GRPO climbs a function of success that counts most at the ends. Right: for the three answers above it steps away from the gamble that would raise the mean reward, unless groups are large.",
-)
-
-# %% [markdown]
-# With the sample deviation, which TRL uses, the potential is the same times $\sqrt{(G-1)/G}$.
-# The mean success is not climbed.
-# Two prompts pull at one parameter in opposite directions, one at a success of one half, one at a tenth with a gap two and a half times as long.
-
-# %% tags=["remove-cell"]
-PAIR = np.array([[[1.0], [0.0]], [[-2.5], [0.0]]])
-OFFSET = np.array([[0.0, 0.0], [logit(0.1), 0.0]])
-pair = SoftmaxBandit(np.zeros(1), PAIR, np.array([[1.0, 0.0]] * 2), OFFSET)
-
-
-# %% tags=["remove-input"]
-@ledger.claim(
-    "1-bandit-climbs-not-the-mean",
-    headline="One mean update of GRPO in groups of eight changes the mean success of two prompts by {measured:.1e}, because it climbs another objective.",
-    statement="two prompts, J = .5 and .1, gaps 1 and -2.5, G = 8: change of their mean success by a step of GRPO's mean update",
-    testbed="bandit",
-    at_most=-1e-4,
-    sabotages={
-        "mean removed, not divided": {"power": 0.0},
-        "gaps of the same size": {"ratio": 1.0},
-    },
-)
-def mean_change(power=1.0, ratio=2.5):
-    features = PAIR * np.array([1.0, ratio / 2.5])[:, None, None]
-    bandit = SoftmaxBandit(np.zeros(1), features, pair.reward, OFFSET)
-    update = np.zeros(1)
-    for q in (0, 1):
-        r = bandit.enumerate(q)
-        weight = expected_advantages(r.reward, r.prob, 8, power)
-        update += (r.prob * weight) @ r.score / 2
-    moved = bandit.at(update)
-    return np.mean([moved.exact(q)[0] - bandit.exact(q)[0] for q in (0, 1)])
-
-
-# %% [markdown]
-# If a field is a gradient, its work around a closed loop is zero.
-# With rewards of $0$, $\frac12$ and $1$ for three answers, the logits of two of them going once around a circle, GRPO's mean update does work in every group size, and in the limit of large groups too.
-
-
-# %% tags=["remove-input"]
-@ledger.claim(
-    "1-bandit-climbs-nothing-graded",
-    headline="On three levels of reward GRPO's mean update does work of at least {measured:.2f} around a closed loop, so it climbs nothing.",
-    statement="rewards 0, 1/2, 1, tabular softmax, two logits around the unit circle: work of GRPO's mean update, G = 2, 4, 8 and large groups (smallest; a gradient does none)",
-    testbed="bandit",
-    at_least=0.1,
-    n=4,
-    unit="group sizes",
-    sabotages={
-        "two levels": {"levels": (0.0, 1.0, 1.0)},
-        "mean removed, not divided": {"power": 0.0},
-    },
-)
-def loop_work(levels=(0.0, 0.5, 1.0), power=1.0, points=200):
-    works = []
-    for G in (2, 4, 8, None):
-        total = 0.0
-        for angle in 2 * np.pi * np.arange(points) / points:
-            place = np.array([np.cos(angle), np.sin(angle), 0.0])
-            ahead = np.array([-np.sin(angle), np.cos(angle), 0.0])
-            p = softmax(place)
-            weight = expected_advantages(np.array(levels), p, G, power)
-            total += ((p * weight) @ (np.eye(3) - p)) @ ahead
-        works.append(2 * np.pi * total / points)
-    return min(works)
-
-
-# %% [markdown]
-# ## Whom does a shared step harm?
-#
-# **Fewer than {prf:ref}`thm-overlap` allows: over all signs, and with the curvature of a long step counted, none of {claim}`1-bandit-interference-bound@full:n` batches exceeds its bound, and the Qwen's real signs harm {claim}`1-qwen-interference-of-words@full:measured:.0f` of {claim}`1-qwen-interference-of-words@full:n` words.**
-#
-# Chapter 1 proves the bound to first order, for fair signs, and samples them.
-# A step $u$ that moves prompt $q$ to first order by $m$ from its own gradient and by $\pm c_r$ from the others' does not harm it if the sum exceeds $\frac18\mathrm{diam}^2|u|^2$ ({prf:ref}`thm-one-step`).
-# Let that be a share $t < 1$ of $m$; with $\omega = \sum_r c_r^2/m^2$ the same proof gives at most
-#
-# $$
-# \min\Big(\tfrac12,\ \frac{\omega}{\omega + (1-t)^2},\ e^{-(1-t)^2/(2\omega)}\Big).
-# $$
-#
-# Here all signs of eleven others are tried, each with a step of two lengths.
-
-# %% tags=["remove-cell"]
-OTHERS = 11
-SIGNS = np.array(list(itertools.product([-1.0, 1.0], repeat=OTHERS)))
-
-
-def batch(number):
-    """Overlap, slack and harmed share of the first prompt of a batch."""
-    drawn = np.random.default_rng((seed, number))
-    features = drawn.standard_normal((OTHERS + 1, 4, 4 + 12 * (number % 4)))
-    logits = 2 * drawn.standard_normal((OTHERS + 1, 4))
-    right = np.array([1.0, 1.0, 0.0, 0.0])
-    p = softmax(logits, axis=1)
-    J = p @ right
-    gradient = np.einsum("qa,qad->qd", p * (right - J[:, None]), features)
-    own, size = gradient[0], np.linalg.norm(gradient, axis=1)
-    push = gradient[1:] @ own / (own @ own)
-    found = []
-    for rate in (0.01, 0.3):
-        u = rate * (own + SIGNS @ gradient[1:]) / (OTHERS + 1)
-        moved = softmax(logits[0] + u @ features[0].T, axis=1) @ right
-        first = rate * size[0] ** 2 / (J[0] * (1 - J[0]) * (OTHERS + 1))
-        longest = rate * size.sum() / (OTHERS + 1)
-        slack = feature_diameter(features[0]) ** 2 * longest**2 / (8 * first)
-        harmed = moved < J[0] * (1 - 1e-13)
-        same = SIGNS @ np.sign(push) == -OTHERS  # all against the prompt
-        shares = harmed.mean(), harmed[same].mean()
-        found.append(((push**2).sum(), slack, *shares))
-    return found
-
-
-batches = np.array([batch(k) for k in range(min(instances, 400))])
-batches = batches.reshape(-1, 4).T
-batches = batches[:, batches[1] < 1]
-
-
-# %% tags=["remove-input"]
-@ledger.claim(
-    "1-bandit-interference-bound",
-    headline="Of {n} batches {measured:.0f} harm a prompt in more than the bounded share of all signs.",
-    statement="one step on the mean of twelve prompts, all 2,048 signs of the others: share of signs with which the first prompt's success falls, against harmed_share_bound of its overlap and slack (batches above)",
-    testbed="bandit",
-    equals=0,
-    n=batches.shape[1],
-    unit="batches",
-    sabotages={
-        "a quarter of the overlap": {"share": 1 / 4},
-        "every other prompt opposed": {"harmed": 3},
-    },
-)
-def batches_above(share=1.0, harmed=2):
-    bound = harmed_share_bound(share * batches[0], batches[1])
-    return (batches[harmed] > bound + 1e-12).sum()
-
-
-# %% [markdown]
-# Fair signs are an assumption, and on the networks it is wrong in the safe direction: many cosines between gradients of twelve prompts are negative, but the positive ones are larger, so a shared step harms fewer prompts than fair signs of these sizes would allow.
-
-# %% tags=["hide-input"]
-TOGETHER = 12
-crowd = draw_problems(
-    symmetric_group(3), [HORIZON], TOGETHER, seed + 9, names=6
-)
-gradients = {
-    "transformer": TransformerTestbed(policy, crowd, theta).exact_all()[1]
-}
-for number, qwen in enumerate(qwens[:6]):
-    prompts = qwen_study.words(qwen, 2, TOGETHER, (seed, 99, number))
-    rows = [qwen.exact(q)[1] for q in prompts]
-    gradients[f"Qwen {qwen_first + number}"] = np.array(rows)
-
-
-def interference(rows):
-    """Mean cosines by sign, their share, the bound and the harmed."""
-    gram = rows @ rows.T
-    size = np.sqrt(np.diag(gram))
-    apart = ~np.eye(len(gram), dtype=bool)
-    cosine = (gram / size / size[:, None])[apart]
-    push = (gram / size[:, None] ** 2)[apart].reshape(len(gram), -1)
-    return (
-        f"{(cosine < 0).mean():.2f}",
-        f"{cosine[cosine < 0].mean():.2f}" if (cosine < 0).any() else "",
-        f"{cosine[cosine > 0].mean():.2f}",
-        f"{harmed_share_bound((push**2).sum(1)).sum():.1f}",
-        int((push.sum(1) < -1).sum()),
-    )
-
-
-found = {name: interference(rows) for name, rows in gradients.items()}
-figures.table(
-    [(name, *row) for name, row in found.items()],
-    (
-        "testbed",
-        "negative cosines",
-        "their mean",
-        "mean of the positive",
-        "bound on the harmed of 12",
-        "harmed",
-    ),
-)
-of_qwen = [row for name, row in found.items() if name != "transformer"]
-
-
-# %% tags=["remove-input"]
-@ledger.claim(
-    "1-qwen-interference-of-words",
-    headline="To first order a step on the mean of twelve words harms {measured:.0f} of {n} words of the Qwen, where fair signs would allow {predicted:.0f}.",
-    statement="words of two elements, twelve a checkpoint: those whose success falls to first order by a step on their mean, against the sum of harmed_share_bound (an illustration, because the signs are not fair)",
-    testbed="qwen",
-    kind="illustration",
-    at_most=sum(float(row[3]) for row in of_qwen),
-    n=TOGETHER * len(of_qwen),
-    unit="words",
-    sabotages={"every word": {"share": 1.0}},
-)
-def harmed_words(share=0.0):
-    return max(share * TOGETHER * len(of_qwen), sum(row[4] for row in of_qwen))
 
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
