@@ -240,7 +240,7 @@ WRONG = {
 
 @ledger.claim(
     "2-bandit-delay-critical-rate",
-    headline="With a delay of 0 to 8 updates the critical rate of {n} {unit} is the predicted share of that without, within {measured:.1%}.",
+    headline="With a delay of 0 to 8 updates the critical rate of {n} {unit} is the predicted share of that without, within {measured:.2%}.",
     statement="largest relative distance of the critical rate of delayed ascent from sin(pi / (4k + 2)) times two over the largest curvature, in all parameters, delays 0, 1, 2, 4 and 8 (bisection to 1e-4)",
     testbed="bandit",
     n=bandits,
@@ -254,7 +254,7 @@ def worst_on_bandits(factor=delay_factor):
 
 @ledger.claim(
     "2-transformer-delay-critical-rate",
-    headline="The same holds along {n} {unit} of the synthetic transformer whose success has a maximum, within {measured:.1%}.",
+    headline="The same holds along {n} {unit} of the synthetic transformer whose success has a maximum, within {measured:.2%}.",
     statement="largest relative distance of the critical rate of delayed ascent along the line of the gap from sin(pi / (4k + 2)) times two over the curvature at its maximum, delays 0, 1, 2, 4 and 8 (bisection to 1e-4)",
     testbed="transformer",
     n=len(lines["transformer"]),
@@ -268,7 +268,7 @@ def worst_on_transformers(factor=delay_factor):
 
 @ledger.claim(
     "2-qwen-delay-critical-rate",
-    headline="And along {n} such {unit} of the Qwen, within {measured:.1%}.",
+    headline="And along {n} such {unit} of the Qwen, within {measured:.2%}.",
     statement="largest relative distance of the critical rate of delayed ascent along the line of the gap from sin(pi / (4k + 2)) times two over the curvature at its maximum, delays 0, 1, 2, 4 and 8 (bisection to 1e-4)",
     testbed="qwen",
     n=len(lines["qwen"]),
