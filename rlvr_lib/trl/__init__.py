@@ -2,11 +2,11 @@
 
 from importlib import import_module
 
-__all__ = ["PREFIX", "Act", "Measure", "MeasuredGRPOTrainer", "Memory", "watch"]
+__all__ = ["PREFIX", "Act", "GroupDiagnostics", "Measure", "MeasuredGRPOTrainer", "Memory", "watch"]
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = {"PREFIX": "rollouts", "watch": "reward_watch"}.get(name, "trainer")
+    place = {"GroupDiagnostics": "diagnostics", "PREFIX": "rollouts", "watch": "reward_watch"}.get(name, "trainer")
     return getattr(import_module(f"{__name__}.{place}"), name)

@@ -56,7 +56,7 @@ class Rollouts:
     """Responses of this process, and the success of those of all processes.
 
     Attributes:
-        sampled: B responses.
+        sampled: B responses; a range of that length where no model of ours reads them.
         success: [N], of all processes in global order; NaN where there is no reward.
         first: global number of the first response of this process.
         group_size: G; N / G groups.
@@ -65,7 +65,7 @@ class Rollouts:
         add: adds a tensor up over processes; of one process when not given.
     """
 
-    sampled: Sampled
+    sampled: Sampled | range
     success: Float[torch.Tensor, " N"]
     first: int
     group_size: int
@@ -127,11 +127,18 @@ class Rollouts:
         if self.prompts == 1:
             return self.mean_of_others()
         none = torch.zeros(0, len(self.sampled), device=self.success.device)
-        _, energy, _ = score_sums(model, self.sampled, none, scored, self.temperature)
+        _, energy, _ = score_sums(model, read_by_a_model(self), none, scored, self.temperature)
         known = torch.where(self.local_success.isnan(), 0.0, energy.double())
         correct, total = self.sum_by_group(known * self.local_success.nan_to_num()), self.sum_by_group(known)
         mean = self.every_group.correct / np.maximum(self.every_group.count, 1)
         return self.of_group(baseline_of_others(correct, total, mean))
+
+
+def read_by_a_model(rollouts: Rollouts) -> Sampled:
+    """The responses that a model of ours reads."""
+    if isinstance(rollouts.sampled, range):
+        raise TypeError("these rollouts have no tokens, so no model can read them")
+    return rollouts.sampled
 
 
 def score_groups(
@@ -147,7 +154,7 @@ def score_groups(
     success = rollouts.local_success
     member = nn.functional.one_hot(rollouts.group, rollouts.prompts).T.float()
     weights = torch.cat([member * rollouts.centred().float(), member * advantage.float() / rollouts.group_size])
-    sums, energy, _ = score_sums(model, rollouts.sampled, weights, scored, rollouts.temperature)
+    sums, energy, _ = score_sums(model, read_by_a_model(rollouts), weights, scored, rollouts.temperature)
     energy = energy.double()
     in_use = rollouts.mean_of_others() if baseline is None else baseline
     by_group = (energy * success, energy * (1 - success), energy * (success - in_use) ** 2)
@@ -191,13 +198,29 @@ def along_move(
         move, learning_rate: the update, and what made it.
         distance: of the first trial; the length of the update when not given.
     """
+    sampled = read_by_a_model(rollouts)
+    parts = [sampled.rows(slice(start, start + ROWS)) for start in range(0, len(sampled), ROWS)]
 
-    parts = [rollouts.sampled.rows(slice(start, start + ROWS)) for start in range(0, len(rollouts.sampled), ROWS)]
+    def read() -> torch.Tensor:
+        with still(model):
+            return torch.cat([log_probs(model, part, rollouts.temperature).double() for part in parts])
+
+    return along_read(read, rollouts, move, learning_rate, distance)
+
+
+def along_read(
+    read: Callable[[], torch.Tensor],
+    rollouts: Rollouts,
+    move: Move,
+    learning_rate: float,
+    distance: float | None = None,
+) -> tuple[Along | None, float]:
+    """As ``along_move``, from a function that returns the log-probabilities [B] at the parameters as they are."""
 
     def at(times: float) -> torch.Tensor:
         move.to(times)
-        with still(model), torch.no_grad():
-            return torch.cat([log_probs(model, part, rollouts.temperature).double() for part in parts])
+        with torch.no_grad():
+            return read().double()
 
     times = 1.0 if distance is None else distance / move.length
     try:

@@ -24,7 +24,17 @@ from trl import GRPOTrainer
 from rlvr_lib.arguments import integer, positive, require
 from rlvr_lib.theory.baseline import LaggedBaseline
 from rlvr_lib.theory.signal import RunningSnr
-from rlvr_lib.trl.rollouts import PREFIX, Move, Rollouts, RunFailed, along_move, score_groups, success_of, total_reward
+from rlvr_lib.trl.rollouts import (
+    PREFIX,
+    Move,
+    Rollouts,
+    RunFailed,
+    along_move,
+    read_by_a_model,
+    score_groups,
+    success_of,
+    total_reward,
+)
 from rlvr_lib.trl.scores import CHOICES, Sampled, Scored, choose, is_sharded
 from rlvr_lib.trl.step import Along, Scores, Values, jackknife
 
@@ -214,7 +224,7 @@ class MeasuredGRPOTrainer(GRPOTrainer):
         baseline = self._baseline(rollouts) if self.act.baseline else None
         advantage = rollouts.advantage if baseline is None else self._advantages(rollouts, baseline)
         if self.loss_type == "grpo":
-            advantage = advantage / rollouts.sampled.length
+            advantage = advantage / read_by_a_model(rollouts).length
         with self.accelerator.autocast():
             scores = score_groups(model, rollouts, self.scored, advantage, baseline)
         self._log(scores.values(), jackknife(scores, len(scores.groups.count)))

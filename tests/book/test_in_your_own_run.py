@@ -17,7 +17,7 @@ PAGE = (ROOT / "book" / "in_your_own_run.md").read_text()
 
 def test_the_example_runs_as_printed(tmp_path):
     blocks = re.findall(r"^```(bash|python)\n(.*?)^```", PAGE, re.M | re.S)
-    assert [language for language, _ in blocks] == ["bash", "python", "bash", "bash"]
+    assert [language for language, _ in blocks] == ["bash", "python", "bash", "bash", "python"]
     script = []
     for language, text in blocks:
         script.append(text if language == "bash" else f"python - <<'END_OF_SCRIPT'\n{text}END_OF_SCRIPT\n")
@@ -33,6 +33,7 @@ def test_the_example_runs_as_printed(tmp_path):
     assert "rlvr/gap_alignment" in ran.stdout
     assert "scores were taken of all: 75,136 numbers" in ran.stdout
     assert "groups of 8" in ran.stdout
+    assert re.search(r"^0\.\d\d of the critical rate, error 0\.\d\d$", ran.stdout, re.M)
     assert (tmp_path / "runs/groups.png").stat().st_size > 5000
     assert "<svg" in (tmp_path / "runs/groups.html").read_text()
     assert json.loads((tmp_path / "runs/groups.json").read_text())["groups"] > 0
