@@ -188,6 +188,8 @@ def qwen_work(potential=climbed):
 
 
 # %% [markdown]
+# The left picture is that function, over its range, and the right one its slope, which is the weight that GRPO gives to a prompt.
+
 # %% tags=["hide-input"]
 fig, (left, right) = figures.panels(2)
 grid = np.linspace(0, 1, 401)
