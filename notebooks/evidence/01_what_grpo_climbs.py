@@ -188,6 +188,8 @@ def qwen_work(potential=climbed):
 
 
 # %% [markdown]
+# The left picture is that function, over its range, and the right one its slope, which is the weight that GRPO gives to a prompt.
+
 # %% tags=["hide-input"]
 fig, (left, right) = figures.panels(2)
 grid = np.linspace(0, 1, 401)
@@ -322,7 +324,7 @@ def batches_above(times=1.0, share="harmed"):
 
 
 # %% [markdown]
-# Fair signs are an assumption, and on the networks it is wrong in the safe direction: many cosines between gradients of twelve prompts are negative, but the positive ones are larger, so a shared step harms fewer prompts than fair signs of these sizes would allow.
+# Fair signs are an assumption, and on the networks it is wrong in the safe direction: on the Qwen about half of the cosines between gradients of twelve words are negative, but they are small beside the positive ones, and on the transformer hardly any is negative, so a shared step harms fewer prompts than fair signs of these sizes would allow.
 
 # %% tags=["hide-input"]
 gradients = {"transformer": transformer.exact_all()[1]}
