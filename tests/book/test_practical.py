@@ -18,9 +18,17 @@ sys.path[:0] = [str(ROOT / "book"), str(ROOT / "tests" / "book")]
 numerals = import_module("test_prose").numerals
 claim, pictures = import_module("claim"), import_module("practical_figures")  # book/_ext by conftest, and book/
 
-PAGES = ("choosing_a_learning_rate", "which_baseline", "standard_deviation", "choosing_the_next_level", "cheat_sheet")
+PAGES = (
+    "choosing_a_learning_rate",
+    "which_baseline",
+    "standard_deviation",
+    "choosing_the_next_level",
+    "real_conditions",
+    "cheat_sheet",
+)
 NO_RESULTS = (
     "What was never run",
+    "What is not covered",
     "From pass rates to a level and a mixture",
     "Two reports that no constant fits",
     "Symbols",
