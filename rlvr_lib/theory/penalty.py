@@ -16,8 +16,8 @@ their gradients are other things:
 
 So k3 as a loss, as in GRPO, descends the forward divergence, whose price for losing an answer is infinite: success
 cannot pass 1 - beta (1 - J_reference) / (1 + beta), where the reverse one allows 1 / beta nats.
-Sources: the tilt is classical; k1 in the reward and k2 in the loss are Liu et al. (arXiv 2510.01555); the fixed point in
-large groups, as the limit of a recurrence, is Mroueh (arXiv 2503.06639). The rest is derived here.
+Sources: the tilt is classical; k1 in the reward and k2 in the loss are Liu et al. (arXiv 2510.01555); the fixed point
+in large groups, as the limit of a recurrence, is Mroueh (arXiv 2503.06639). The rest is derived here.
 
 >>> from rlvr_lib.theory.penalty import penalised_log_odds
 >>> float(penalised_log_odds(0.5, beta=0.04))
@@ -163,9 +163,10 @@ def penalised_log_odds(
         w = weight(odds)
         if divergence == "reverse":
             return start + w / beta
-        half = (w + beta) / 2
-        over = (half - w) + np.sqrt((half - w) ** 2 + beta * reference * w)  # x - w, the root of a quadratic
-        return start + float(np.log1p(w / over))
+        # x - w is the positive root of y^2 - 2 c y = q; c + sqrt(c^2 + q) would cancel where c is negative.
+        c, q = (beta - w) / 2, beta * reference * w
+        root = np.sqrt(c**2 + q)
+        return start + float(np.log1p(w / (c + root if c > 0 else q / (root - c))))
 
     if estimator == "reinforce":
         return moved(start)
@@ -192,9 +193,9 @@ def kept_share(beta: ArrayLike) -> Reals:
     return (beta / (1 + beta))[()]
 
 
-
-
-def penalised_critical_rate(score: ArrayLike, prob: ArrayLike, beta: float, direction: ArrayLike | None = None) -> float:
+def penalised_critical_rate(
+    score: ArrayLike, prob: ArrayLike, beta: float, direction: ArrayLike | None = None
+) -> float:
     """2 / (beta lambda): plain ascent of J - beta KL(pi | reference) is stable at the tilt below this rate.
 
     lambda is the largest eigenvalue of the Fisher matrix E[s s'], or <w, s>^2 in the mean along a direction. Exact for
