@@ -346,8 +346,8 @@ fig, axes = figures.panels(2)
 for ax, rate in zip(axes, (0.1, 4.0), strict=True):
     for clip, label in ((0.2, "clipped at 0.2"), (None, "not clipped")):
         ax.plot(np.arange(1, 33), moved(rate, 32, clip)[0], label=label)
-    ax.set(xlabel="passes over one group", title=f"learning rate {rate:g}")
-axes[0].set_ylabel("mean movement, nats")
+    ax.set(xlabel="passes over one group", ylabel="mean movement, nats")
+    ax.set_title(f"learning rate {rate:g}")
 axes[0].legend()
 figures.show(
     fig,
