@@ -18,7 +18,7 @@
 # %% [markdown]
 # # Evidence for chapter 2: a KL penalty
 #
-# **A penalty of $\beta$ nats stops the log-odds of success after exactly $1/\beta$ nats, or at {claim}`2-bandit-kl-k3-holds-sooner@full:measured:.1f` nats where $\beta=0.04$ and the estimator is k3 in the loss: the two are different penalties.**
+# **A penalty of $\beta$ nats stops the log-odds of success after exactly $1/\beta$ nats, or at {claim}`2-bandit-kl-k3-holds-sooner:measured:.1f` nats where $\beta=0.04$ and the estimator is k3 in the loss: the two are different penalties.**
 # The maximiser of $J-\beta\,\mathrm{KL}(\pi\,\|\,\mathrm{ref})$ is the reference tilted, $\mathrm{ref}\;e^{r/\beta}/Z$, because that objective is $\beta\log Z-\beta\,\mathrm{KL}(\pi\,\|\,\mathrm{tilt})$.
 # The tilt by a binary reward is classical; Mroueh {cite}`mroueh2025grpo` has its fixed point for GRPO in large groups, Liu and others {cite}`liu2025kl` have k1 in the reward and k2 in the loss as the reverse divergence.
 # What is added here: that k3 in the loss is exactly the forward divergence, where it stops, that GRPO in large groups may not stop at all, the rate at which a penalised run is stable, and all of it on networks, over all their responses.
@@ -67,7 +67,7 @@ ledger = Ledger(2, "P1", profile, [seed], judged, lane="evidence")
 # %% [markdown]
 # ## Where does a penalised run end?
 #
-# **At $\operatorname{logit} J_{\mathrm{ref}}+1/\beta$, to {claim}`2-bandit-kl-moves-one-over-beta@full:tolerance` on every bandit, with the laws within right and within wrong answers as they were.**
+# **At $\operatorname{logit} J_{\mathrm{ref}}+1/\beta$, to {claim}`2-bandit-kl-moves-one-over-beta:tolerance` on every bandit, with the laws within right and within wrong answers as they were.**
 
 # %% tags=["hide-input"]
 ARMS, RIGHT = 8, 3
@@ -155,7 +155,7 @@ def largest_graded_move(top=1.0):
 # %% [markdown]
 # ## What do the estimators descend?
 #
-# **Four of the six are a divergence's gradient, or a difference of two, and one of the six is nothing: to {claim}`2-bandit-kl-k3-loss-is-forward@full:tolerance`, by enumeration.**
+# **Four of the six are a divergence's gradient, or a difference of two, and one of the six is nothing: to {claim}`2-bandit-kl-k3-loss-is-forward:tolerance`, by enumeration.**
 # With $\rho=\mathrm{ref}/\pi$ the estimators are k1 $=-\log\rho$, k2 $=\tfrac12\log^2\rho$ and k3 $=\rho-1-\log\rho$.
 #
 # |  | in the reward | in the loss |
@@ -309,7 +309,7 @@ def largest_update_at_the_points(shrunk=True, beta=0.7):
 # %% [markdown]
 # ## Does a penalty of 0.04 do anything?
 #
-# **As k1 in the reward hardly, as k3 in the loss a lot: from an even chance it leaves {claim}`2-bandit-kl-k3-holds-sooner@full:measured:.2f` nats of log-odds where the other leaves 25.**
+# **As k1 in the reward hardly, as k3 in the loss a lot: from an even chance it leaves {claim}`2-bandit-kl-k3-holds-sooner:measured:.2f` nats of log-odds where the other leaves 25.**
 # Under the forward divergence no answer can be lost: each keeps at least $\beta/(1+\beta)$ of its probability under the reference.
 
 

@@ -18,7 +18,7 @@
 # %% [markdown]
 # # Evidence for chapter 2: Adam, signs, several passes, and how sure a rate is
 #
-# **With the momentum of Adam a run is stable up to nineteen times the rate at which one update would overshoot: the boundary is $2(1+b)/((1-b)\lambda)$ with the curvature $\lambda$ that the preconditioned step sees, within {claim}`2-qwen-adam-boundary@full:smallest_effect` of it on a Qwen.**
+# **With the momentum of Adam a run is stable up to nineteen times the rate at which one update would overshoot: the boundary is $2(1+b)/((1-b)\lambda)$ with the curvature $\lambda$ that the preconditioned step sees, within {claim}`2-qwen-adam-boundary:smallest_effect` of it on a Qwen.**
 # So the ratio of a rate to the critical one, `learning_rate_ratio`, judges one update of any optimizer, and a run only without momentum.
 # The factor is Cohen and others' {cite}`cohen2022adaptive`; what is added is that it holds next to the maximum of a penalised network over all its responses, what becomes of the logged ratio, and when a measured rate may be believed.
 
@@ -131,7 +131,7 @@ def exponent_of_the_plateau(largest=0.02):
 # %% [markdown]
 # ## A run with Adam's momentum
 #
-# **Its boundary is sharp: at {claim}`2-bandit-adam-boundary@full:smallest_effect` below it every policy returned to its maximum, and at as much above it every one left.**
+# **Its boundary is sharp: at {claim}`2-bandit-adam-boundary:smallest_effect` below it every policy returned to its maximum, and at as much above it every one left.**
 # A policy without a maximum has no such boundary, so each climbs $J-\beta\,\mathrm{KL}$ from beside its own tilt, over all responses ({doc}`evidence on a penalty </notebooks/evidence/02_penalty>`).
 # The preconditioner is Adam's at the gradient of $J$ there, and held.
 
@@ -358,7 +358,7 @@ figures.show(
 # %% [markdown]
 # ## How sure is a measured rate?
 #
-# **Where prompts agree, an interval by Fieller's theorem over two dozen of them held the true critical step in {claim}`2-bandit-rate-interval@full:measured:.3f` of the measurements, asked for 0.95.**
+# **Where prompts agree, an interval by Fieller's theorem over two dozen of them held the true critical step in {claim}`2-bandit-rate-interval:measured:.3f` of the measurements, asked for 0.95.**
 # Where the slope may be zero it is no number, because not even its sign is known, and where the curvature may be, it has no upper end.
 # Where prompts differ much, most measurements give none.
 
