@@ -7,7 +7,7 @@ by exactly 1 / beta and leaves the laws within right and within wrong answers as
 That is the reverse divergence, KL(pi | reference). Trainers estimate it from their own samples, with rho =
 reference / pi, by k1 = -log rho, k2 = (log rho)^2 / 2 or k3 = rho - 1 - log rho, and either differentiate it as a
 ``loss`` or subtract it from the ``reward``. The value of k1 and of k3 has the mean KL(pi | reference); the means of
-their gradients are other things:
+their gradients are other things::
 
             in the reward                                    in the loss
     k1      grad KL(pi | reference)                          0
