@@ -319,6 +319,7 @@ def ladder(
     ),
     checkpoints: Annotated[int, typer.Option(min=1, help="Warm starts of a rung, of seeds 0, 1 and so on.")] = 4,
     noise: Annotated[float, typer.Option(help="Of the warm start's teacher, which sets the success.")] = 0.25,
+    prompts: Annotated[int, typer.Option(help="Words of a checkpoint, 4 to 36.")] = 12,
     part: Annotated[str, typer.Option(metavar="K/N", help="The K-th of N processes that share the file.")] = "1/1",
     report: Annotated[Path | None, typer.Option(help="Write rungs and predictions here, as JSON.")] = None,
 ) -> None:
@@ -334,7 +335,7 @@ def ladder(
     index, slash, parts = part.partition("/")
     whole = slash == "/" and index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)
     require(whole, "part", part, "K/N with K from 1 to N")
-    plan = Plan(tuple(name.strip() for name in rungs.split(",")), tuple(range(checkpoints)), noise)
+    plan = Plan(tuple(name.strip() for name in rungs.split(",")), tuple(range(checkpoints)), noise, prompts)
 
     def say(record: dict[str, Any]) -> None:
         done = f"{record['rung']}, seed {record['seed']}: success {record['quantities']['success']:.3f}"
