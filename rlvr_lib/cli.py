@@ -330,7 +330,7 @@ def ladder(
     import json
 
     from rlvr_lib.arguments import require
-    from rlvr_lib.studies.scale import Plan, carry_out, collect, table
+    from rlvr_lib.studies.scale import Plan, carry_out, collect, table, times
 
     index, slash, parts = part.partition("/")
     whole = slash == "/" and index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)
@@ -343,5 +343,6 @@ def ladder(
 
     found = collect(list(carry_out(plan, out, (int(index) - 1, int(parts)), say).values()))
     if report is not None:
+        found["times"] = times()
         report.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     typer.echo(table(found))

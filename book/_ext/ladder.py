@@ -3,7 +3,8 @@
 The directives ``ladder-verdicts``, ``ladder-rungs`` and ``ladder-figures`` take no arguments. The role ``ladder``
 prints one number: {ladder}`energy_ratio:low:.2g` a field of a prediction, {ladder}`count:fades` how many findings have
 a verdict, {ladder}`rung:75k:success:.2f` the median of a quantity over the checkpoints of a rung, {ladder}`checkpoints`
-and {ladder}`findings` how many there are.
+and {ladder}`findings` how many there are, {ladder}`times:1.2M:grpo_step:.2f` processor seconds, and
+{ladder}`step_ratio_1.2M` the GRPO step at 1.2M over that at 75k.
 """
 
 import json
@@ -47,12 +48,13 @@ def text_of(use, found):
     if use == "checkpoints":
         return str(sum(len(rung["checkpoints"]) for rung in found["rungs"]))
     if name == "rung" and len(rest) == 3:
-        rungs = [rung for rung in found["rungs"] if rung["rung"] == rest[0]]
-        place = rungs[0]["quantities"] if rungs else {}
-        if rest[1] == "parameters":
-            return f"{rungs[0]['parameters']:,}"
-        if place.get(rest[1]) is not None:
-            return format(place[rest[1]], rest[2])
+        each = {rung["rung"]: rung["quantities"] | {"parameters": rung["parameters"]} for rung in found["rungs"]}
+        if (value := each.get(rest[0], {}).get(rest[1])) is not None:
+            return format(value, rest[2])
+    if name == "times" and len(rest) == 3 and rest[0] in found["times"] and rest[1] in found["times"][rest[0]]:
+        return format(found["times"][rest[0]][rest[1]], rest[2])
+    if use == "step_ratio_1.2M":
+        return f"{found['times']['1.2M']['grpo_step'] / found['times']['75k']['grpo_step']:.1f}"
     rows = [row for row in found["predictions"] if row["quantity"] == name]
     if rows and 1 <= len(rest) <= 2:
         value = rows[0].get(rest[0])
@@ -99,26 +101,19 @@ class Verdicts(Ladder):
 
 
 class Rungs(Ladder):
-    """Every rung with its size, its success, and how long it took."""
+    """Every rung with its size, its success where it was measured, and how long it takes."""
 
     def printed(self, found):
         header = ("rung", "parameters", "checkpoints", "success", "exact, 1,555 responses", "GRPO step, 8 of 16")
+        measured = {
+            rung["rung"]: [each["quantities"]["success"] for each in rung["checkpoints"]] for rung in found["rungs"]
+        }
         rows = []
-        for rung in found["rungs"]:
-            success = [each["quantities"]["success"] for each in rung["checkpoints"]]
-            least = {
-                key: min(each["seconds"][key] for each in rung["checkpoints"]) for key in ("exact_1555", "grpo_step")
-            }
-            rows.append(
-                (
-                    rung["rung"],
-                    f"{rung['parameters']:,}",
-                    str(len(success)),
-                    interval(min(success), max(success)),
-                    f"{shown(least['exact_1555'])} s",
-                    f"{shown(least['grpo_step'])} s",
-                )
-            )
+        for name, took in found["times"].items():
+            success = measured.get(name, [])
+            shares = interval(min(success), max(success)) if success else "not measured"
+            seconds = [f"{shown(took[key])} s" for key in ("exact_1555", "grpo_step")]
+            rows.append((name, f"{took['parameters']:,}", str(len(success)), shares, *seconds))
         return [table(header, rows, (12, 16, 14, 18, 20, 20), ["rlvr-results"])]
 
 

@@ -47,6 +47,12 @@ def test_quantities_are_those_of_the_enumerated_responses(tiny_rungs):
     assert found["cosine"] == pytest.approx(np.median(gradient_cosines(gradients)))
 
 
+def test_times_are_those_of_untrained_rungs(tiny_rungs):
+    found = scale.times(("tiny", "wide"))
+    assert [each["parameters"] for each in found.values()] == [732, 2616]
+    assert all(each["exact_1555"] > 0 and each["grpo_step"] > 0 for each in found.values())
+
+
 def test_a_file_grows_by_what_it_lacks_whoever_writes_it(tiny_rungs, tmp_path):
     seen = []
     first = carry_out(SMALL, tmp_path / "a.jsonl", (0, 2), seen.append)
@@ -54,7 +60,7 @@ def test_a_file_grows_by_what_it_lacks_whoever_writes_it(tiny_rungs, tmp_path):
     whole = carry_out(SMALL, tmp_path / "a.jsonl", on_record=seen.append)
     assert list(whole) == [("tiny", 0), ("tiny", 1), ("wide", 0), ("wide", 1)]
     assert len(seen) == 4
-    assert [record["parameters"] for record in seen] == [768, 768, 2752, 2752]
+    assert [record["parameters"] for record in seen] == [732, 732, 2616, 2616]
     alone = carry_out(SMALL, tmp_path / "b.jsonl")
     for cell, record in alone.items():
         assert record["quantities"] == whole[cell]["quantities"]
