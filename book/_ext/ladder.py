@@ -109,7 +109,7 @@ class Rungs(Ladder):
             rung["rung"]: [each["quantities"]["success"] for each in rung["checkpoints"]] for rung in found["rungs"]
         }
         rows = []
-        for name, took in found["times"].items():
+        for name, took in sorted(found["times"].items(), key=lambda item: item[1]["parameters"]):
             success = measured.get(name, [])
             shares = interval(min(success), max(success)) if success else "not measured"
             seconds = [f"{shown(took[key])} s" for key in ("exact_1555", "grpo_step")]

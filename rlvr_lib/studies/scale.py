@@ -195,7 +195,7 @@ def _median(values: Sequence[float] | Float[np.ndarray, " n"]) -> float:
 
 
 def times(rungs: Sequence[str] = tuple(RUNGS)) -> dict[str, dict[str, float]]:
-    """For untrained rungs the processor seconds of success and gradient, exact over 1,555 responses, and of a GRPO step.
+    """Processor seconds of exact success and gradient over 1,555 responses, and of a GRPO step, for untrained rungs.
 
     A step is one of 8 groups of 16 in float32; the best of two exact answers, and the mean of four steps.
     """

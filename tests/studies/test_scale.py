@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import linregress
+from typer.testing import CliRunner
 
 import rlvr_lib
+from rlvr_lib import cli
 from rlvr_lib.responses import success_rate
 from rlvr_lib.studies import scale
 from rlvr_lib.studies.scale import FINDINGS, RUNGS, Fit, Plan, Shape, carry_out, collect, measure, predictions, read
@@ -70,6 +72,22 @@ def test_a_file_grows_by_what_it_lacks_whoever_writes_it(tiny_rungs, tmp_path):
     (tmp_path / "a.jsonl").write_text("no JSON\n")
     with pytest.raises(ValueError, match="line 1 of"):
         read(tmp_path / "a.jsonl", SMALL)
+
+
+def test_the_command_measures_reports_and_refuses(tiny_rungs, tmp_path, monkeypatch):
+    monkeypatch.setattr(scale, "times", lambda: {"tiny": {}})
+    monkeypatch.setattr(scale, "measure", lambda qwen, plan, seed: {"success": 0.5, "energy_ratio": float("nan")})
+    monkeypatch.setattr(
+        Plan, "testbed", lambda plan, rung, seed: scale.rung_testbed(Shape(8), scale.WarmStart(0, 0, 0))
+    )
+    asked = ["ladder", "--out", str(tmp_path / "a.jsonl"), "--rungs", "tiny", "--checkpoints", "2"]
+    said = CliRunner().invoke(cli.app, [*asked, "--report", str(tmp_path / "a.json")], catch_exceptions=False)
+    assert "tiny, seed 1: success 0.500" in said.output
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert [each["quantities"]["energy_ratio"] for each in found["rungs"][0]["checkpoints"]] == [None, None]
+    assert found["times"] == {"tiny": {}}
+    refused = CliRunner().invoke(cli.app, [*asked, "--part", "3/2"])
+    assert isinstance(refused.exception, ValueError)
 
 
 @pytest.mark.parametrize(
