@@ -307,3 +307,42 @@ def pooled(
 
     found = carry_out(plan, out, run_text, (int(index) - 1, int(parts)), say)
     typer.echo(table(outcomes(found, plan)))
+
+
+@app.command()
+def ladder(
+    out: Annotated[
+        Path, typer.Option(help="JSON lines, a measured checkpoint each; the same command goes on from it.")
+    ],
+    rungs: Annotated[str, typer.Option(help="Of 20k, 75k, 300k, 1.2M, 4.7M, or checkpoints: folders, hub names.")] = (
+        "20k,75k,300k"
+    ),
+    checkpoints: Annotated[int, typer.Option(min=1, help="Warm starts of a rung, of seeds 0, 1 and so on.")] = 4,
+    noise: Annotated[float, typer.Option(help="Of the warm start's teacher, which sets the success.")] = 0.25,
+    prompts: Annotated[int, typer.Option(help="Words of a checkpoint, 4 to 36.")] = 12,
+    part: Annotated[str, typer.Option(metavar="K/N", help="The K-th of N processes that share the file.")] = "1/1",
+    report: Annotated[Path | None, typer.Option(help="Write rungs and predictions here, as JSON.")] = None,
+) -> None:
+    """Measure the quantities of the chapters on Qwens of several sizes, and print what carries over.
+
+    A checkpoint takes from half a minute (20k) to many minutes (1.2M) of one core; see the study.
+    """
+    import json
+
+    from rlvr_lib.arguments import require
+    from rlvr_lib.studies.scale import Plan, carry_out, collect, table, times
+
+    index, slash, parts = part.partition("/")
+    whole = slash == "/" and index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)
+    require(whole, "part", part, "K/N with K from 1 to N")
+    plan = Plan(tuple(name.strip() for name in rungs.split(",")), tuple(range(checkpoints)), noise, prompts)
+
+    def say(record: dict[str, Any]) -> None:
+        done = f"{record['rung']}, seed {record['seed']}: success {record['quantities']['success']:.3f}"
+        typer.echo(f"{done} after {record['seconds']['measured']:.0f} s", err=True)
+
+    found = collect(list(carry_out(plan, out, (int(index) - 1, int(parts)), say).values()))
+    if report is not None:
+        found["times"] = times()
+        report.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    typer.echo(table(found))
