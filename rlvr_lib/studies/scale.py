@@ -348,7 +348,7 @@ class Fit(NamedTuple):
         slope, half: change a unit of the logarithm, and half of its interval at 95%.
         centre, middle: mean of the logarithms, and of the number.
         spread: sum of squared distances of the logarithms from their mean.
-        deviation, count: residual standard deviation, and checkpoints.
+        deviation, checkpoints: residual standard deviation, and how many there are.
     """
 
     slope: float
@@ -356,7 +356,7 @@ class Fit(NamedTuple):
     middle: float
     spread: float
     deviation: float
-    count: int
+    checkpoints: int
 
     @classmethod
     def of(cls, parameters: Float[np.ndarray, " n"], value: Float[np.ndarray, " n"]) -> Fit:
@@ -377,19 +377,19 @@ class Fit(NamedTuple):
 
     @property
     def _t(self) -> float:
-        return float(student.ppf(0.975, self.count - 2))
+        return float(student.ppf(0.975, self.checkpoints - 2))
 
     def at(self, parameters: float, new: bool = False) -> tuple[float, float, float]:
         """The fit there, and both ends of its interval; ``new``: of the interval for one new checkpoint."""
         away = np.log(parameters) - self.centre
         value = self.middle + self.slope * away
-        half = self._t * self.deviation * np.sqrt(new + 1 / self.count + away**2 / self.spread)
+        half = self._t * self.deviation * np.sqrt(new + 1 / self.checkpoints + away**2 / self.spread)
         return float(value), float(value - half), float(value + half)
 
 
 def verdict(fit: Fit | None, side: int, smallest: float, largest: float, rungs: int) -> str:
     """The rule at the head of this module."""
-    if fit is None or rungs < 3 or fit.count < 6:
+    if fit is None or rungs < 3 or fit.checkpoints < 6:
         return "cannot tell"
     first, (last, *reach) = side * fit.at(smallest)[0], fit.at(largest)
     last, low, high = side * last, min(side * end for end in reach), max(side * end for end in reach)
