@@ -307,7 +307,7 @@ def largest_update_at_the_points(shrunk=True, beta=0.7):
 
 
 # %% [markdown]
-# ## Does a penalty of 0.04 do anything?
+# ## Does a penalty of $0.04$ do anything?
 #
 # **As k1 in the reward hardly, as k3 in the loss a lot: from an even chance it leaves {claim}`2-bandit-kl-k3-holds-sooner:measured:.2f` nats of log-odds where the other leaves 25.**
 # Under the forward divergence no answer can be lost: each keeps at least $\beta/(1+\beta)$ of its probability under the reference.

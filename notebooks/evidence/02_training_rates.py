@@ -236,7 +236,7 @@ def kept_by_sgd(multiple=1 / 32):
 # %% [markdown]
 # ## What keeps a doomed run alive?
 #
-# **Of what was tried only a loop that measures every update and minds its worst prompts: nothing that is customary saved a run.**
+# **At four times the pooled critical rate nothing that is customary did, on {claim}`2-qwen-usual-safeguards-save-none@full:measured:.0f` of {claim}`2-qwen-usual-safeguards-save-none@full:n` checkpoints; a loop that measures every update and minds its worst prompts kept {claim}`2-qwen-loop-of-the-worst-tenth-adamw@full:measured:.0f` with AdamW and {claim}`2-qwen-loop-of-the-worst-tenth-sgd@full:measured:.0f` with plain SGD, where our claim asked for {claim}`2-qwen-loop-of-the-worst-tenth-sgd@full:predicted:.0f` and so fails.**
 # A run that starts at four times its pooled critical rate is doomed at a fixed rate.
 # The loop measures the critical rate of an update on a second rollout of its own words, and takes a part of the update back where it is longer than a share of the critical one; until it measures again, the rate stays where it was cut to.
 # The *worst tenth* is the lowest tenth of the critical rates of single prompts.
@@ -362,8 +362,8 @@ def kept_by_clipping(guard=CLIPPED):
 
 
 # %% [markdown]
-# Clipping at 1 is the cheapest: it moves the cliff of plain SGD past the pooled critical rate, at no cost.
-# It does not remove the cliff, and the loop that does costs several times a plain run.
+# Clipping at $1$ is the cheapest: it moves the cliff of plain SGD past the pooled critical rate, at no cost.
+# It does not remove the cliff, and the loop that nearly does costs several times a plain run.
 # A loop that cuts at every fifth step only is in the table; between two measurements a run has time enough to die.
 #
 # The claims about rates were formulated on the checkpoints 0, 1 and 2, and those about safeguards on the checkpoints 0 to 3, of which the book profile takes two.
