@@ -16,10 +16,19 @@ def escape(text):
     return re.sub(f"[{re.escape(punctuation)}]", r"\\\g<0>", text)
 
 
-def number(docname):
-    """The number of a chapter, 2, or of its evidence, E2; nothing for other pages."""
-    chapter = CHAPTER.match(docname)
-    return chapter and ("E" if chapter[1] else "") + chapter[2]
+def number(docname, every):
+    """The number of a chapter, 2, or of its evidence: E2, and where it has several pages E2b, E2c; else nothing.
+
+    ``every`` are the names of all pages; the evidence that has its chapter's name comes first.
+    """
+    if not (chapter := CHAPTER.match(docname)):
+        return None
+    if not chapter[1]:
+        return chapter[2]
+    beside = (name for name in every if (other := CHAPTER.match(name)) and other[1] and other[2] == chapter[2])
+    order = sorted(beside, key=lambda name: (name.replace("evidence/", "") not in every, name))
+    letter = "abcdefghijklmnopqrstuvwxyz"[order.index(docname)]
+    return f"E{chapter[2]}{letter if letter != 'a' else ''}"
 
 
 def prepare_outputs(app, docname, source):
@@ -27,7 +36,7 @@ def prepare_outputs(app, docname, source):
     if not str(app.env.doc2path(docname)).endswith(".ipynb"):
         return
     notebook = json.loads(source[0])
-    figures = 0
+    figures, chapter = 0, number(docname, app.env.found_docs)
     for cell in notebook["cells"]:
         outputs = cell.get("outputs", [])
         for output in outputs:
@@ -42,7 +51,7 @@ def prepare_outputs(app, docname, source):
             )
         for words in said:
             figures += 1
-            name = f"fig-{(number(docname) or docname.replace('/', '-')).lower()}-{figures}"
+            name = f"fig-{(chapter or docname.replace('/', '-')).lower()}-{figures}"
             shown = cell["metadata"].setdefault("mystnb", {})
             shown["image"] = {"alt": words["alt"]}
             caption = words.get("caption") or escape(words["alt"])
@@ -53,7 +62,7 @@ def prepare_outputs(app, docname, source):
 def number_by_chapter(app, env):
     """Number what a chapter shows from one, kind by kind: its Figure 2.3, Theorem 2.1; in its evidence Figure E2.3."""
     for docname, kinds in env.toc_fignumbers.items():
-        if chapter := number(docname):
+        if chapter := number(docname, env.found_docs):
             for numbers in kinds.values():
                 first = min(at[-1] for at in numbers.values())
                 numbers.update({id: (chapter, at[-1] - first + 1) for id, at in numbers.items()})
