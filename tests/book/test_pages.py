@@ -2,12 +2,14 @@
 
 import io
 import re
+from importlib import import_module
 
 import pytest
 import yaml
 from conftest import ROOT, slow_but
 from PIL import Image
 
+outputs = import_module("outputs")  # book/_ext by conftest
 pytestmark = pytest.mark.browser
 PAGES = [
     line.split("file: ")[1].strip() for line in (ROOT / "book/_toc.yml").read_text().split("\n") if "file:" in line
@@ -70,8 +72,7 @@ def test_every_page_opens_offline_with_its_math_and_captions_and_nothing_cut(vis
     assert "$" not in page.evaluate(prose)
     for picture in page.locator("article img").all():
         assert len(picture.get_attribute("alt") or "") >= 20, picture.get_attribute("src")
-    chapter = re.match(r"notebooks/(evidence/)?0(\d)", name)
-    number = chapter and "E" * bool(chapter[1]) + chapter[2]
+    number = outputs.number(name, PAGES)
     for at, (alt, caption) in enumerate(page.evaluate(CAPTIONS), 1):
         assert caption.strip().startswith(f"Figure {number}.{at} "), caption
         assert len(caption) > 20, alt
